@@ -1,0 +1,48 @@
+"""glmjax: generalized linear models and multilayer perceptrons as pure JAX functions."""
+
+from . import files
+from .data import Data, make_data
+from .families import Distribution, Family, bernoulli, categorical, normal, poisson
+from .losses import deviance, loss
+from .many import fit_seeds
+from .models import Model, glm, init, linear_predictor, mlp, predict, sample
+from .predictors import MLP, Dense, Linear
+from .results import Fit, History, Status, check
+from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "Data",
+    "Dense",
+    "Distribution",
+    "Family",
+    "Fit",
+    "History",
+    "Linear",
+    "Model",
+    "SGDState",
+    "Status",
+    "bernoulli",
+    "categorical",
+    "check",
+    "deviance",
+    "files",
+    "fit_seeds",
+    "fit_sgd",
+    "glm",
+    "init",
+    "linear_predictor",
+    "loss",
+    "make_data",
+    "mlp",
+    "normal",
+    "poisson",
+    "predict",
+    "sample",
+    "sgd_epochs",
+    "sgd_finish",
+    "sgd_init",
+    "sgd_step",
+]

@@ -1,0 +1,189 @@
+"""`Data`: the rows a model is fitted to, and `make_data`, the one door they come in by."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .families import Family
+from .inputs import check_finite, float_dtype, is_traced, read_array, to_float
+
+_ENCODE = "encode labels to 0..K-1 with np.unique(labels, return_inverse=True)[1], or make the column numeric"
+
+
+class Data(NamedTuple):
+    """Rows of a problem, all in x's dtype: n observations of d features.
+
+    `x` (n, d); `y` (n,), or (n, k) for several outputs; `weight` (n,) or None, how many copies of each row there
+    are; `offset` (n,) or None, added to the linear predictor; `precision` (n,) or None, prior (analytic) weights.
+    Make it with `make_data`, which checks; `data._replace(y=...)` then swaps a part, under `vmap` too.
+    """
+
+    x: Array
+    y: Array
+    weight: Array | None = None
+    offset: Array | None = None
+    precision: Array | None = None
+
+
+def make_data(
+    x: Any,
+    y: Any,
+    *,
+    family: Family | None = None,
+    weight: Any = None,
+    precision: Any = None,
+    offset: Any = None,
+) -> Data:
+    """Check inputs on the host and return them as `Data`; NumPy, JAX, pandas, polars, Arrow or lists.
+
+    Rows are matched by position (an index is ignored). Everything takes x's dtype: float32 for 16- and 32-bit
+    floats, else float64, or float32 where x64 is off (float64 NumPy input then gets a warning). A row of weight 0
+    is inert whatever it holds. Under `jit` and `vmap` shapes are checked, and values where they are known.
+
+    Args:
+        x: features, (n, d).
+        y: targets, (n,): numbers, counts, 0/1 or class labels 0..K-1; (n, k) for k outputs.
+        family: where given, y is held against its shape and support.
+        weight: copies of each row, (n,), 0 or more: weight k is k rows everywhere.
+        precision: R's prior (analytic) weights, (n,), above 0: the row's variance is dispersion / precision.
+        offset: added to the linear predictor, (n,); the log of the exposure for a rate.
+
+    Returns:
+        `Data`.
+
+    Raises:
+        ValueError: NaN or infinity, a shape that does not fit, no rows, a target outside the family's support,
+            weights that are negative or all 0; the message names the argument, the place and the remedy.
+        TypeError: strings, categories, dates, complex numbers, sparse matrices, other objects.
+    """
+    x, labels = read_array(x, "x", "one-hot encode categories and drop other columns")
+    if x.ndim != 2:
+        hint = "use x[:, None] for one feature" if x.ndim == 1 else "for a batch of data sets vmap over the first axis"
+        raise ValueError(f"x must be 2-d (n, d), got shape {x.shape}; {hint}")
+    if x.shape[0] == 0:
+        raise ValueError("x has 0 rows; nothing can be fitted to no data")
+    n, dtype = x.shape[0], float_dtype(x.dtype)
+    if isinstance(x, np.ndarray) and x.dtype.itemsize > dtype.itemsize and x.dtype.kind == "f":
+        warnings.warn(
+            f"x is {x.dtype} but JAX runs in float32, about 7 digits; cast x to float32 to say that is fine, "
+            'or call jax.config.update("jax_enable_x64", True) first',
+            stacklevel=2,
+        )
+
+    y, _ = read_array(y, "y", _ENCODE)
+    _check_target_shape(y, n, family)
+    weight = _column(weight, "weight", n)
+    precision = _column(precision, "precision", n)
+    offset = _column(offset, "offset", n)
+    if weight is not None and not is_traced(weight):
+        _check_positive(weight, "weight", zero=True)
+        if not np.asarray(weight).any():
+            raise ValueError("weight is 0 in every row; at least one row must count")
+        if not is_traced(x, y, offset):
+            x, y, offset = _silence(np.asarray(weight) == 0, x, y, offset)
+    if not is_traced(x):
+        check_finite(x, "x", labels)
+    if not is_traced(y):
+        check_finite(y, "y")
+        if family is not None:
+            _check_support(y, family)
+        if y.dtype.kind in "iu" and dtype == np.float32 and np.abs(np.asarray(y, np.float64)).max() > 2**24:
+            warnings.warn("y has whole numbers above 16777216, which float32 rounds; enable x64", stacklevel=2)
+    if precision is not None and not is_traced(precision):
+        _check_positive(precision, "precision", zero=False)
+    if offset is not None and not is_traced(offset):
+        check_finite(offset, "offset", remedy="an offset of -inf is an exposure of 0: drop the row")
+
+    def cast(value: Any, name: str) -> Any:
+        return None if value is None else to_float(value, name, dtype)
+
+    return Data(
+        to_float(x, "x", dtype, labels), cast(y, "y"), cast(weight, "weight"), cast(offset, "offset"),
+        cast(precision, "precision"),
+    )  # fmt: skip
+
+
+def _column(value: Any, name: str, n: int) -> Any:
+    if value is None:
+        return None
+    value, _ = read_array(value, name)
+    if value.shape != (n,):
+        raise ValueError(f"{name} must be ({n},), one number a row of x, got shape {value.shape}")
+    if not is_traced(value) and name != "offset":
+        check_finite(value, name)
+    return value
+
+
+def _check_target_shape(y: Any, n: int, family: Family | None) -> None:
+    if y.ndim == 0 or y.shape[0] != n:
+        raise ValueError(f"x has {n} rows, y has {'no rows' if y.ndim == 0 else y.shape[0]}; give one target a row")
+    if y.ndim == 2 and y.shape[1] == 1:
+        raise ValueError(f"y must be ({n},), got ({n}, 1); use y[:, 0]")
+    if y.ndim > 2:
+        raise ValueError(f"y must be (n,) or (n, k), got shape {y.shape}")
+    if family is not None:
+        check_target(y, family)
+
+
+def check_target(y: Any, family: Family) -> None:
+    """Raise unless y, (n, ...), has the shape that the family's targets have."""
+    expected = y.shape[:1] if family.n_outputs is None or family.n_classes else (y.shape[0], family.n_outputs)
+    if y.shape != expected:
+        several = " (normal(n_outputs=k) takes k targets a row)" if family.name == "normal" else ""
+        raise ValueError(f"y must have shape {expected} for the {family.name} family, got {y.shape}{several}")
+
+
+def _check_positive(value: Any, name: str, *, zero: bool) -> None:
+    value = np.asarray(value)
+    bad = value < 0 if zero else value <= 0
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(f"{name}[{i}] = {value[i]}; it must be {'0 or more' if zero else 'above 0'}")
+
+
+def _check_support(y: Any, family: Family) -> None:
+    y = np.asarray(y)
+    bad = ~np.asarray(family.support(y))
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = ", ".join(map(str, index))
+        classes = f" (n_classes={family.n_classes})" if family.n_classes else ""
+        raise ValueError(
+            f"y[{where}] = {y[index]} is not a target of the {family.name} family{classes}; each must be "
+            f"{family.distribution.domain}"
+        )
+
+
+def _silence(inert: np.ndarray, x: Any, y: Any, offset: Any) -> tuple[Any, Any, Any]:
+    """Rows of weight 0 hold nothing: zeros in x and offset, and the target of a row that counts."""
+    if not inert.any():
+        return x, y, offset
+    x, y = np.array(x), np.array(y)
+    x[inert], y[inert] = 0, y[np.argmin(inert)]
+    if offset is not None:
+        offset = np.array(offset)
+        offset[inert] = 0
+    return x, y, offset
+
+
+def clean(data: Data) -> Data:
+    """Rows of x that are not finite become zeros, and their target NaN: inert at weight 0, an invalid target if not.
+
+    Decided from x alone: a mask by weight would make x differ between the lanes of a `vmap` over weights, and the
+    one matrix product they share would be gone. Without weights no row is inert, and the data pass as they are.
+    """
+    if data.weight is None:
+        return data
+    bad = ~jnp.all(jnp.isfinite(data.x), axis=1)
+    y = jnp.where(bad.reshape((-1,) + (1,) * (data.y.ndim - 1)), jnp.nan, data.y)
+    return data._replace(x=jnp.where(bad[:, None], 0, data.x), y=y)
+
+
+def row_weight(data: Data) -> Array | None:
+    """What each row counts in the objective, (n,): weight * precision; None where every row counts 1."""
+    if data.weight is None or data.precision is None:
+        return data.precision if data.weight is None else data.weight
+    return data.weight * data.precision

@@ -1,0 +1,159 @@
+"""Input: whatever people hold (NumPy, JAX, pandas, polars, Arrow, lists) as one checked numeric array.
+
+Checks run on the host, in NumPy, before JAX sees a value: with x64 off JAX itself would wrap a large integer and
+turn 1e39 into infinity without a word. Traced arrays pass with their shapes checked only.
+"""
+
+import numbers
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+_CODED = ("category", "categorical", "enum", "dictionary")  # how pandas, polars and Arrow call coded columns
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any leaf of `values` is a tracer, so that only its shape can be checked."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def float_dtype(dtype: DTypeLike) -> np.dtype:
+    """The dtype to compute in: float32 for 16- and 32-bit floats; else float64, or float32 where x64 is off."""
+    narrow = jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype).itemsize <= 4
+    return np.dtype(np.float32 if narrow else jax.dtypes.canonicalize_dtype(np.float64))
+
+
+def columns_of(frame: Any) -> Iterable[tuple[Any, Any]] | None:
+    """(label, column) pairs of an Arrow, polars or pandas frame; None for anything else."""
+    if hasattr(frame, "column_names"):  # Arrow
+        return zip(frame.column_names, frame.columns, strict=True)
+    if hasattr(frame, "iter_columns"):  # polars
+        return ((column.name, column) for column in frame.iter_columns())
+    if hasattr(frame, "items") and hasattr(frame, "columns"):  # pandas
+        return frame.items()
+    return None
+
+
+def _numeric(value: Any, name: str, remedy: str) -> np.ndarray:
+    """One array-like as a numeric NumPy array; `remedy` ends the message for what is not numeric."""
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise ValueError(f"{name} has masked values, which are not supported; use .filled(value) or drop the rows")
+        value = value.data
+    if hasattr(value, "tocsr") and hasattr(value, "toarray"):
+        raise TypeError(f"{name} is a sparse matrix, but only dense arrays are supported; use {name}.toarray()")
+    coded = str(getattr(value, "dtype", getattr(value, "type", ""))).lower()
+    if coded.startswith(_CODED):
+        raise TypeError(f"{name} is categorical ({coded.split('(')[0]}), not numeric; {remedy}")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array of numbers: {error}") from None
+    if array.dtype.kind == "O":
+        array = _from_objects(array, name, remedy)
+    _check_real(array.dtype, name, remedy)
+    return array
+
+
+def _check_real(dtype: np.dtype, name: str, remedy: str) -> None:
+    if not (dtype.kind in "biuf" or jnp.issubdtype(dtype, jnp.floating)):  # bfloat16's kind is "V"
+        raise TypeError(f"{name} must be numeric and real, got dtype {dtype}; {remedy}")
+
+
+def _from_objects(array: np.ndarray, name: str, remedy: str) -> np.ndarray:
+    """An object array as floats. One rule: real numbers are cast, None and NA count as NaN, all else is an error."""
+    out = np.empty(array.shape, np.float64)
+    for index, value in np.ndenumerate(array):
+        if isinstance(value, numbers.Real | np.bool_):
+            out[index] = value
+        elif value is None or type(value).__name__ in ("NAType", "NaTType"):
+            out[index] = np.nan
+        else:
+            where = ", ".join(map(str, index))
+            raise TypeError(f"{name} must be numeric, got {type(value).__name__} {value!r} at index {where}; {remedy}")
+    return out
+
+
+def read_array(value: Any, name: str, remedy: str = "pass numbers") -> tuple[np.ndarray | Array, list[str] | None]:
+    """Any array-like or frame as a numeric array, and the column labels where it has them.
+
+    JAX arrays, traced or not, are returned as they are. Raises `TypeError` for what is not real numbers.
+    """
+    if isinstance(value, Array):
+        _check_real(value.dtype, name, remedy)
+        return value, None
+    columns = columns_of(value)
+    if columns is None:
+        return _numeric(value, name, remedy), None
+    pairs = [(str(label), _numeric(column, f"column {label!r} of {name}", remedy)) for label, column in columns]
+    if not pairs:
+        return np.empty((len(value), 0)), []
+    return np.column_stack([column for _, column in pairs]), [label for label, _ in pairs]
+
+
+def _place(index: tuple[int, ...], labels: list[str] | None) -> str:
+    if len(index) == 1:
+        return f"index {index[0]}"
+    column = f"{index[1]}" if labels is None else f"{index[1]} ({labels[index[1]]!r})"
+    return f"row {index[0]}, column {column}"
+
+
+def check_finite(array: Any, name: str, labels: list[str] | None = None, remedy: str = "drop or impute") -> None:
+    """Raise a `ValueError` that names the first NaN or infinity of a concrete array."""
+    # A sum is finite only if every term is, and needs no array of booleans; it may overflow, so look closer then.
+    with np.errstate(all="ignore"):
+        if array.dtype.kind in "biu" or np.isfinite(array.sum()):
+            return
+    array = np.asarray(array)
+    bad = ~np.isfinite(array)
+    if not bad.any():
+        return
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    found = "NaN" if np.isnan(array[index]) else str(array[index])
+    raise ValueError(f"{name} contains {found} at {_place(index, labels)} ({bad.sum()} in total); {remedy}")
+
+
+def to_float(array: Any, name: str, dtype: DTypeLike, labels: list[str] | None = None) -> Array:
+    """A checked array as a JAX array of `dtype`; a `ValueError` where a finite value would overflow it."""
+    if isinstance(array, Array):
+        return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if cast.dtype.itemsize < array.dtype.itemsize and not np.isfinite(cast.sum()):
+        overflow = ~np.isfinite(cast)
+        if overflow.any():
+            index = tuple(int(i) for i in np.argwhere(overflow)[0])
+            place = _place(index, labels)
+            raise ValueError(f"{name} = {array[index]} at {place} overflows {cast.dtype}; rescale or enable x64")
+    return jnp.asarray(cast)
+
+
+def check_number(value: Any, name: str, *, above: float | None = None, at_least: float | None = None) -> None:
+    """Raise unless `value` is one finite number in range; traced values pass (their lane gets a status)."""
+    if is_traced(value):
+        return
+    if np.ndim(value) != 0:
+        raise ValueError(f"{name} must be one number, got shape {np.shape(value)}; to run several, jax.vmap over it")
+    if isinstance(value, str | bytes | complex) or value is None:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if above is not None and not (value > above and np.isfinite(value)):
+        raise ValueError(f"{name} must be a finite number above {above}, got {value}")
+    if at_least is not None and not (value >= at_least and np.isfinite(value)):
+        raise ValueError(f"{name} must be a finite number, {at_least} or more, got {value}")
+
+
+def check_count(value: Any, name: str, at_least: int = 1) -> int:
+    """`value` as a Python integer; raises for other types and for values below `at_least`."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if count < at_least:
+        raise ValueError(f"{name} must be {at_least} or more, got {count}")
+    return count

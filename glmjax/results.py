@@ -1,0 +1,92 @@
+"""What a fit is: its answer, how it ended, and `check`, which raises if it ended badly."""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import Array
+
+
+class Status(IntEnum):
+    """How a fit ended, an int32 a lane; `sentence` says what happened, the usual cause and the knob to turn."""
+
+    COMPLETED = 0
+    STOPPED_EARLY = 1
+    NONFINITE = 2
+    INVALID_TARGET = 3
+
+    @property
+    def ok(self) -> bool:
+        """Whether this is an end that `check` lets pass."""
+        return self in (Status.COMPLETED, Status.STOPPED_EARLY)
+
+    @property
+    def sentence(self) -> str:
+        """What happened, the usual cause, and which knob to turn."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.COMPLETED: "all epochs asked for were run",
+    Status.STOPPED_EARLY: "the watched loss did not improve for `patience` epochs; the best parameters are kept",
+    Status.NONFINITE: "the loss or a parameter became infinite or NaN; usually the learning rate is too large (lower "
+    "learning_rate), the features are on very different scales (standardize x), or x holds NaN (use make_data)",
+    Status.INVALID_TARGET: "a target is outside the family's support, or its row of x is not finite; "
+    "make_data(..., family=family) names the row",
+}
+
+
+class History(NamedTuple):
+    """What SGD saw, an entry an epoch; NaN where a lane had ended, or where there was nothing to watch.
+
+    `loss` (epochs,): the objective of the minibatches, averaged over the epoch as they were visited, so while the
+    parameters moved. `watched` (epochs,): at the end of the epoch, the loss on `validation`, or with `patience` and
+    no validation data the objective on the training data.
+    """
+
+    loss: Array
+    watched: Array
+
+
+class Fit(NamedTuple):
+    """A fitted model, whichever solver found it; under `vmap` every field has the lanes first.
+
+    `model` carries any family number that was estimated (`fit.model.family.dispersion`). `loss` is the objective at
+    `params`, on all rows, and `optimality` its scaled gradient, max|g| / max(1, |loss|). `steps` counts parameter
+    updates, `passes` reads of all rows. `status` is a `Status`. `rcond`, `aliased`, `infinite` and `history` are
+    None where the solver does not look at them.
+    """
+
+    model: Any
+    params: Any
+    loss: Array
+    optimality: Array
+    steps: Array
+    passes: Array
+    status: Array
+    rcond: Array | None
+    aliased: Any
+    infinite: Any
+    l1: Array
+    l2: Array
+    history: History | None
+
+
+def check(fit: Fit) -> Fit:
+    """Return the fit if it, or every lane of it, ended well; a host-side call.
+
+    Raises:
+        RuntimeError: naming the lanes that did not, what happened to them and what to do.
+    """
+    status = np.asarray(fit.status)
+    failures = [s for s in Status if not s.ok and np.any(status == s)]
+    if not failures:
+        return fit
+    if status.ndim == 0:
+        raise RuntimeError(f"the fit ended {failures[0].name}: {failures[0].sentence}")
+    lines = []
+    for failure in failures:
+        lanes = [tuple(map(int, index)) if status.ndim > 1 else int(index[0]) for index in np.argwhere(status == failure)]
+        some = ", ".join(map(str, lanes[:10])) + (", ..." if len(lanes) > 10 else "")
+        lines.append(f"{len(lanes)} of {status.size} fits ended {failure.name} (lanes {some}): {failure.sentence}")
+    raise RuntimeError("\n".join(lines))

@@ -1,0 +1,391 @@
+"""Minibatch stochastic gradient descent, for every model: init, epochs, finish; `fit_sgd` is the three in one.
+
+Until `epochs` are run or patience runs out: shuffle the rows; for each minibatch B, step along the gradient of the
+objective of B; watch the loss. Whole epochs run inside one compiled program, under `vmap` too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from .data import Data, clean
+from .inputs import check_count, check_number, is_traced
+from .losses import objective, with_dispersion
+from .models import Model, check_params, check_problem, init
+from .results import Fit, History, Status
+
+Optimizer = Callable[[Any], optax.GradientTransformation]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["model", "learning_rate", "l2", "patience"],
+    meta_fields=["optimizer", "batch_size"],
+)
+@dataclass(frozen=True)
+class Recipe:
+    """What an SGD run does, whatever state it is in: static descriptions, and numbers as leaves."""
+
+    model: Model
+    optimizer: Optimizer
+    batch_size: int
+    learning_rate: Array
+    l2: Array
+    patience: Array | None
+
+
+class SGDState(NamedTuple):
+    """An SGD run between epochs, a pytree to look at, save and go on from; `params` are the current ones.
+
+    `status` is `COMPLETED` while the run may go on. `best`, the parameters at the lowest watched loss, is None
+    without patience; `stale` counts epochs since then. `loss` and `watched` are the last epoch's `History` entries.
+    """
+
+    recipe: Recipe
+    params: Any
+    optimizer_state: Any
+    key: Array | None
+    status: Array
+    epoch: Array
+    step: Array
+    loss: Array
+    watched: Array
+    best: Any
+    best_loss: Array
+    stale: Array
+
+
+def sgd_step(model: Model, params: Any, batch: Data, learning_rate: float | Array, l2: float | Array = 0.0) -> Any:
+    """The lecture's update on one minibatch: `params - learning_rate * gradient of loss(model, params, batch, l2)`.
+
+    For a GLM the gradient is the minibatch mean of `(y(x) - t) x`. Returns parameters; raises as `loss` does, and
+    for a learning rate that is not above 0.
+    """
+    check_number(learning_rate, "learning_rate", above=0)
+    check_number(l2, "l2", at_least=0)
+    check_problem(model, batch)
+    dtype = batch.x.dtype
+    return _step(model, params, batch, jnp.asarray(learning_rate, dtype), jnp.asarray(l2, dtype))
+
+
+@jax.jit
+def _step(model: Model, params: Any, batch: Data, learning_rate: Array, l2: Array) -> Any:
+    gradient = jax.grad(lambda p: objective(model, p, clean(batch), l2)[0])(params)
+    return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
+
+
+def sgd_init(
+    model: Model,
+    data: Data,
+    key: Array | None,
+    *,
+    params: Any = None,
+    optimizer: Optimizer = optax.sgd,
+    learning_rate: float | Array = 0.1,
+    batch_size: int = 32,
+    l2: float | Array = 0.0,
+    patience: int | None = None,
+) -> SGDState:
+    """The state before the first epoch; arguments and errors are those of `fit_sgd`."""
+    recipe, key, params = _prepare(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
+    return _init(recipe, data, key, params)
+
+
+def sgd_epochs(
+    state: SGDState, data: Data, epochs: int, *, order: Array | None = None, validation: Data | None = None
+) -> SGDState:
+    """Run `epochs` more; the same run in pieces as in one, to the bit. Further arguments are those of `fit_sgd`."""
+    epochs = check_count(epochs, "epochs")
+    check_problem(state.recipe.model, data)
+    order, validation = _check_run(state.recipe.model, data, state.key, order, validation)
+    return _epochs(state, data, order, validation, epochs)[0]
+
+
+def sgd_finish(state: SGDState, data: Data) -> Fit:
+    """The `Fit` of a run as it stands: one more pass for the loss and its gradient; `history` is None."""
+    return _finish(state, data, None)
+
+
+def fit_sgd(
+    model: Model,
+    data: Data,
+    key: Array | None,
+    *,
+    params: Any = None,
+    optimizer: Optimizer = optax.sgd,
+    learning_rate: float | Array = 0.1,
+    batch_size: int = 32,
+    epochs: int = 10,
+    l2: float | Array = 0.0,
+    order: Array | None = None,
+    validation: Data | None = None,
+    patience: int | None = None,
+) -> Fit:
+    """Fit by minibatch SGD on `loss(model, params, data, l2)`, until `epochs` are run or patience runs out.
+
+    Pure: `jax.vmap` it over keys, learning rates, l2, data or parameters (patience then holds for each lane), or
+    differentiate it.
+
+    Args:
+        model: from `glm` or `mlp`.
+        data: from `make_data`.
+        key: JAX random key for the initial weights and the shuffling; None where `params` and `order` are given.
+        params: initial parameters; None draws them with `init`.
+        optimizer: module-level function from a learning rate to an optax transformation: `optax.sgd`,
+            `optax.adam`, or one of your own with momentum or a schedule.
+        learning_rate: above 0.
+        batch_size: rows a minibatch; the last of an epoch is smaller where they don't divide. More rows than there
+            are is all of them.
+        epochs: passes through the data, 1 or more.
+        l2: ridge penalty, 0 or more.
+        order: the exact minibatches instead of shuffled ones, (steps, batch_size) row numbers, -1 for no row; it
+            sets the batch size. An epoch goes through it once; if it holds those of all epochs
+            (epochs * ceil(n / batch_size)), it is gone through once in all.
+        validation: data to watch the loss of, without the penalty.
+        patience: stop after so many epochs without a lower watched loss, and return the parameters at the lowest:
+            on `validation`, else the objective on `data` itself. None runs all epochs and returns the last.
+
+    Returns:
+        `Fit` with status COMPLETED, STOPPED_EARLY, NONFINITE (diverged) or INVALID_TARGET, and a `History`.
+
+    Raises:
+        ValueError: numbers out of range, shapes that do not fit; TypeError: an optax instance for the factory, no
+            key where one is needed.
+
+    Reference: Robbins and Monro (1951), A stochastic approximation method; Bottou, Curtis and Nocedal (2018).
+    """
+    epochs = check_count(epochs, "epochs")
+    recipe, key, params = _prepare(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
+    order, validation = _check_run(recipe.model, data, key, order, validation)
+    return _fit(recipe, data, key, params, order, validation, epochs)
+
+
+@partial(jax.jit, static_argnames="epochs")
+def _fit(
+    recipe: Recipe, data: Data, key: Array | None, params: Any, order: Any, validation: Data | None, epochs: int
+) -> Fit:
+    state = _init(recipe, data, key, params)
+    state, history = _epochs(state, data, order, validation, epochs)
+    return _finish(state, data, history)
+
+
+@jax.jit
+def _init(recipe: Recipe, data: Data, key: Array | None, params: Any) -> SGDState:
+    dtype = data.x.dtype
+    # Key 0 draws the weights, key e + 1 shuffles epoch e: the same whether a run goes in one piece or several.
+    if params is None:
+        params = init(recipe.model, None if key is None else jax.random.fold_in(key, 0), data.x.shape[1], dtype=dtype)
+    supported = recipe.model.family.support(data.y)
+    if data.weight is not None:
+        supported |= (data.weight == 0).reshape((-1,) + (1,) * (data.y.ndim - 1))
+    status = jnp.where(jnp.all(supported), Status.COMPLETED, Status.INVALID_TARGET).astype(jnp.int32)
+    zero, nan = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan, dtype)
+    return SGDState(
+        recipe=recipe,
+        params=params,
+        optimizer_state=recipe.optimizer(recipe.learning_rate).init(params),
+        key=key,
+        status=status,
+        epoch=zero,
+        step=zero,
+        loss=nan,
+        watched=nan,
+        best=None if recipe.patience is None else params,
+        best_loss=jnp.full((), jnp.inf, dtype),
+        stale=zero,
+    )
+
+
+@partial(jax.jit, static_argnames="epochs")
+def _epochs(
+    state: SGDState, data: Data, order: Array | None, validation: Data | None, epochs: int
+) -> tuple[SGDState, History]:
+    data = clean(data)
+    validation = None if validation is None else clean(validation)
+    n, batch_size = data.x.shape[0], state.recipe.batch_size
+    all_epochs = order is not None and order.shape[0] == epochs * -(-n // order.shape[1])
+
+    def minibatches(state: SGDState, i: Array) -> Array:
+        if order is None:
+            assert state.key is not None
+            return _shuffled(jax.random.fold_in(state.key, state.epoch + 1), n, batch_size)
+        if all_epochs:
+            return order.reshape(epochs, -1, order.shape[1])[i]
+        return order
+
+    def epoch(state: SGDState, i: Array) -> tuple[SGDState, History]:
+        running = state.status == Status.COMPLETED
+
+        def run(state: SGDState) -> SGDState:
+            new = _epoch(state, data, minibatches(state, i), order is not None or n % batch_size != 0, validation)
+            return jax.tree.map(partial(jnp.where, running), new, state)
+
+        state = jax.lax.cond(_any_lane(running), run, lambda state: state, state)
+        return state, History(*(jnp.where(running, v, jnp.nan) for v in (state.loss, state.watched)))
+
+    return jax.lax.scan(epoch, state, jnp.arange(epochs))
+
+
+def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation: Data | None) -> SGDState:
+    """One epoch over the given minibatches, (steps, batch_size) row numbers, and what patience makes of it."""
+    recipe = state.recipe
+    optimizer = recipe.optimizer(recipe.learning_rate)
+
+    def step(carry: tuple[Any, Any], rows: Array) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
+        params, optimizer_state = carry
+        batch = _take(data, rows, ragged)
+        value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
+        (value, sums), gradient = value_and_gradient(recipe.model, params, batch, recipe.l2)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), (value, sums.weight)
+
+    (params, optimizer_state), (values, weights) = jax.lax.scan(step, (state.params, state.optimizer_state), batches)
+    loss = jnp.sum(values * weights) / jnp.sum(weights)
+    state = state._replace(
+        params=params,
+        optimizer_state=optimizer_state,
+        epoch=state.epoch + 1,
+        step=state.step + batches.shape[0],
+        loss=loss,
+    )
+    status = jnp.where(jnp.isfinite(loss), Status.COMPLETED, Status.NONFINITE).astype(jnp.int32)
+    if validation is not None:
+        state = state._replace(watched=objective(recipe.model, params, validation, jnp.zeros_like(recipe.l2))[0])
+    elif recipe.patience is not None:
+        state = state._replace(watched=objective(recipe.model, params, data, recipe.l2)[0])
+    if recipe.patience is None:
+        return state._replace(status=status)
+    better = state.watched < state.best_loss
+    stale = jnp.where(better, 0, state.stale + 1)
+    stop = (status == Status.COMPLETED) & (stale >= recipe.patience)
+    return state._replace(
+        status=jnp.where(stop, Status.STOPPED_EARLY, status).astype(jnp.int32),
+        best=jax.tree.map(partial(jnp.where, better), params, state.best),
+        best_loss=jnp.where(better, state.watched, state.best_loss),
+        stale=stale,
+    )
+
+
+@jax.jit
+def _finish(state: SGDState, data: Data, history: History | None) -> Fit:
+    recipe = state.recipe
+    params = state.params if recipe.patience is None else state.best
+    value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
+    (loss, sums), gradient = value_and_gradient(recipe.model, params, clean(data), recipe.l2)
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(gradient)]))
+    diverged = (state.status != Status.INVALID_TARGET) & ~jnp.isfinite(loss)
+    watched_data = history is not None and recipe.patience is not None
+    return Fit(
+        model=with_dispersion(recipe.model, data, sums),
+        params=params,
+        loss=loss,
+        optimality=largest / jnp.maximum(1, jnp.abs(loss)),
+        steps=state.step,
+        passes=state.epoch * (2 if watched_data else 1) + 1,
+        status=jnp.where(diverged, Status.NONFINITE, state.status).astype(jnp.int32),
+        rcond=None,
+        aliased=None,
+        infinite=None,
+        l1=jnp.zeros_like(recipe.l2),
+        l2=recipe.l2,
+        history=history,
+    )
+
+
+def _shuffled(key: Array, n: int, batch_size: int) -> Array:
+    """All rows in random order as minibatches, (steps, batch_size); -1 fills up the last."""
+    steps = -(-n // batch_size)
+    rows = jax.random.permutation(key, n)
+    return jnp.pad(rows, (0, steps * batch_size - n), constant_values=-1).reshape(steps, batch_size)
+
+
+def _take(data: Data, rows: Array, ragged: bool) -> Data:
+    """The minibatch of the given rows; where there may be row numbers that are none, those weigh 0."""
+    batch = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), data)
+    if not ragged:
+        return batch
+    present = ((rows >= 0) & (rows < data.x.shape[0])).astype(data.x.dtype)
+    return batch._replace(weight=present if batch.weight is None else batch.weight * present)
+
+
+@jax.custom_batching.custom_vmap
+def _any_lane(running: Array) -> Array:
+    """Whether any lane of the surrounding `vmap`s still runs: one answer for all, so that `cond` stays a branch."""
+    return running
+
+
+@_any_lane.def_vmap
+def _any_lane_batched(axis_size: int, in_batched: list[bool], running: Array) -> tuple[Array, bool]:
+    return _any_lane(jnp.any(running)), False
+
+
+def _prepare(
+    model: Model,
+    data: Data,
+    key: Array | None,
+    params: Any,
+    optimizer: Optimizer,
+    learning_rate: float | Array,
+    batch_size: int,
+    l2: float | Array,
+    patience: int | None,
+) -> tuple[Recipe, Array | None, Any]:
+    """Check the arguments and bring every number to x's dtype, so that a new value of another type is no new trace."""
+    if not callable(optimizer):
+        raise TypeError(
+            f"optimizer must be a function from a learning rate to an optax transformation, such as optax.adam itself "
+            f"and not optax.adam(0.1); got {type(optimizer).__name__}"
+        )
+    check_number(learning_rate, "learning_rate", above=0)
+    check_number(l2, "l2", at_least=0)
+    check_problem(model, data)
+    n, d = data.x.shape
+    dtype = data.x.dtype
+    batch_size = min(check_count(batch_size, "batch_size"), n)
+    if patience is not None and not is_traced(patience):
+        patience = check_count(patience, "patience")
+    if params is not None:
+        check_params(model, params, d)
+        params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+    elif key is None:
+        raise TypeError("key must be a JAX random key, such as jax.random.key(0); None needs both params and order")
+    recipe = Recipe(
+        model=jax.tree.map(lambda number: jnp.asarray(number, dtype), model),
+        optimizer=optimizer,
+        batch_size=batch_size,
+        learning_rate=jnp.asarray(learning_rate, dtype),
+        l2=jnp.asarray(l2, dtype),
+        patience=None if patience is None else jnp.asarray(patience, jnp.int32),
+    )
+    return recipe, key, params
+
+
+def _check_run(
+    model: Model, data: Data, key: Array | None, order: Any, validation: Data | None
+) -> tuple[Array | None, Data | None]:
+    """Check what an epoch is run with: the minibatches and the validation data."""
+    if validation is not None:
+        check_problem(model, validation)
+        if validation.x.shape[1] != data.x.shape[1]:
+            raise ValueError(f"validation has {validation.x.shape[1]} features, data {data.x.shape[1]}")
+    if order is None:
+        if key is None:
+            raise TypeError("key must be a JAX random key, such as jax.random.key(0), where rows are shuffled")
+        return None, validation
+    if np.ndim(order) != 2 or 0 in np.shape(order):
+        raise ValueError(f"order must be (steps, batch_size) row numbers, got shape {np.shape(order)}")
+    if not jnp.issubdtype(jnp.result_type(order), jnp.integer):
+        raise TypeError(f"order must hold whole numbers, got dtype {jnp.result_type(order)}")
+    if not is_traced(order):
+        outside = (np.asarray(order) < -1) | (np.asarray(order) >= data.x.shape[0])
+        if outside.any():
+            first = np.asarray(order)[outside][0]
+            raise ValueError(f"order has row {first}, outside 0..{data.x.shape[0] - 1} (-1 is no row)")
+    return jnp.asarray(order), validation

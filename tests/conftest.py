@@ -1,0 +1,13 @@
+"""Every test runs in float64 and strictly: no rank or dtype promotion, and warnings are errors (pyproject.toml)."""
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(2026)
