@@ -59,6 +59,7 @@ def make_data(
             weights that are negative or all 0; the message names the argument, the place and the remedy.
         TypeError: strings, categories, dates, complex numbers, sparse matrices, other objects.
     """
+    chosen = not isinstance(x, list | tuple)  # whoever passes an array or a frame chose its dtype
     x, labels = read_array(x, "x", "one-hot encode categories and drop other columns")
     if x.ndim != 2:
         hint = "use x[:, None] for one feature" if x.ndim == 1 else "for a batch of data sets vmap over the first axis"
@@ -66,7 +67,7 @@ def make_data(
     if x.shape[0] == 0:
         raise ValueError("x has 0 rows; nothing can be fitted to no data")
     n, dtype = x.shape[0], float_dtype(x.dtype)
-    if isinstance(x, np.ndarray) and x.dtype.itemsize > dtype.itemsize and x.dtype.kind == "f":
+    if chosen and dtype == np.float32 and x.dtype.kind == "f" and x.dtype.itemsize > 4:
         warnings.warn(
             f"x is {x.dtype} but JAX runs in float32, about 7 digits; cast x to float32 to say that is fine, "
             'or call jax.config.update("jax_enable_x64", True) first',

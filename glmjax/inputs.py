@@ -106,11 +106,11 @@ def _place(index: tuple[int, ...], labels: list[str] | None) -> str:
 
 def check_finite(array: Any, name: str, labels: list[str] | None = None, remedy: str = "drop or impute") -> None:
     """Raise a `ValueError` that names the first NaN or infinity of a concrete array."""
+    array = np.asarray(array)  # NumPy, since inside a `jit` even known values would be traced by JAX's operations
     # A sum is finite only if every term is, and needs no array of booleans; it may overflow, so look closer then.
     with np.errstate(all="ignore"):
         if array.dtype.kind in "biu" or np.isfinite(array.sum()):
             return
-    array = np.asarray(array)
     bad = ~np.isfinite(array)
     if not bad.any():
         return
