@@ -1,0 +1,1 @@
+"""Benchmarks: each races glmjax against its peers in one run, and reports medians and ratios."""

@@ -1,0 +1,112 @@
+"""What experiments share: the results folder, tables, progress, timing, and lanes spread over the devices."""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import glmjax as gj
+
+console = Console(highlight=False)
+
+
+def say(line: str) -> None:
+    """Print a line as it is; the terminal wraps it, or a file keeps it whole."""
+    console.print(line, soft_wrap=True, markup=False)
+
+
+def add_results_argument(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option that says where results go."""
+    parser.add_argument("--results", type=Path, default=Path("results") / name, metavar="DIR", help="where results go")
+
+
+def open_results(folder: Path) -> Path:
+    """Make the folder and show that it can be written, before any work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        gj.files.write_atomic(folder / ".writable", lambda file: file.write(b""))
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise SystemExit(f"results cannot be written to {folder}: {error.strerror}; choose another with --results DIR")
+    return folder
+
+
+def save_json(path: Path, record: dict[str, Any]) -> None:
+    """A record as JSON; arrays become lists, and numbers that JSON lacks (NaN, infinity) become null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, np.ndarray | jax.Array):
+            return plain(np.asarray(value).tolist())
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, float | np.floating):
+            return float(value) if np.isfinite(value) else None
+        return value
+
+    text = json.dumps(plain(record), indent=1, default=str, allow_nan=False)
+    gj.files.write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """A figure as PNG."""
+
+    def write(file: BinaryIO) -> None:
+        figure.savefig(file, format="png", dpi=150)
+
+    gj.files.write_atomic(path, write)
+
+
+def environment() -> dict[str, Any]:
+    """Where a figure was measured."""
+    return {
+        "devices": [str(device) for device in jax.devices()],
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "glmjax": gj.__version__,
+        "jax": jax.__version__,
+    }
+
+
+def progress() -> Progress:
+    """A progress display: what, how far, what was seen last, and the time it took."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[seen]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+    """(seconds, result) of a call, waited for."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return time.perf_counter() - start, result
+
+
+def spread(keys: jax.Array) -> jax.Array:
+    """The keys laid over as many local devices as divide their number; what is fitted from them then runs there."""
+    devices = jax.local_devices()
+    count = max(k for k in range(1, len(devices) + 1) if len(keys) % k == 0)
+    mesh = jax.sharding.Mesh(np.asarray(devices[:count]), ("lane",))
+    return jax.device_put(keys, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("lane")))
+
+
+def statistics(values: Any) -> dict[str, float]:
+    """Mean, standard deviation, minimum and maximum over seeds."""
+    values = np.asarray(values, float)
+    return {"mean": values.mean(), "sd": values.std(ddof=1) if values.size > 1 else np.nan, "min": values.min(),
+            "max": values.max()}  # fmt: skip
