@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax import Array
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from rich.progress import Progress
 from rich.table import Table
 from sklearn.datasets import load_digits
@@ -44,26 +45,25 @@ class Head(NamedTuple):
     right: Callable[[Array, Array], Array]
 
 
+def most_likely(mean: Array, digit: Array) -> Array:
+    """Whether the largest mean is the digit's."""
+    return jnp.argmax(mean, 1) == digit
+
+
+def itself(digit: np.ndarray) -> np.ndarray:
+    """The digit as a class."""
+    return digit
+
+
 HEADS = {
-    "categorical": Head(
-        gj.categorical(10), "softmax regression", lambda digit: digit, lambda mean, y: jnp.argmax(mean, 1) == y
-    ),
-    "categorical-reference": Head(
-        gj.categorical(10, reference=0), "softmax, 9 logits", lambda digit: digit, lambda mean, y: jnp.argmax(mean, 1) == y
-    ),
+    "categorical": Head(gj.categorical(10), "softmax regression", itself, most_likely),
+    "categorical-reference": Head(gj.categorical(10, reference=0), "softmax, 9 logits", itself, most_likely),
     "normal": Head(
-        gj.normal(10),
-        "least squares",
-        lambda digit: np.eye(10)[digit],
-        lambda mean, y: jnp.argmax(mean, 1) == jnp.argmax(y, 1),
+        gj.normal(10), "least squares", lambda digit: np.eye(10)[digit], lambda m, y: most_likely(m, jnp.argmax(y, 1))
     ),
-    "bernoulli": Head(
-        gj.bernoulli(), "logistic (odd?)", lambda digit: digit % 2, lambda mean, y: (mean > 0.5) == (y > 0.5)
-    ),
-    "poisson": Head(
-        gj.poisson(), "Poisson (loops)", lambda digit: LOOPS[digit], lambda mean, y: jnp.round(mean) == y
-    ),
-}  # fmt: skip
+    "bernoulli": Head(gj.bernoulli(), "logistic (odd?)", lambda digit: digit % 2, lambda m, y: (m > 0.5) == (y > 0.5)),
+    "poisson": Head(gj.poisson(), "Poisson (loops)", lambda digit: LOOPS[digit], lambda m, y: jnp.round(m) == y),
+}
 
 
 def momentum(learning_rate: Any) -> optax.GradientTransformation:
@@ -156,10 +156,11 @@ def train_seeds(
         time, state = seconds(partial(epochs, state, train))
         times.append(time)
         curves.append(np.asarray(watch(state.params, train, test)))
-        accuracy = curves[-1][:, 3]
-        shown.update(task, completed=(call + 1) * per_call, seen=f"test accuracy {accuracy.mean():.3f} ± {accuracy.std():.3f}")
-    seen = [call * per_call for call in range(calls + 1)]
-    return Run(name, seen, np.stack(curves).transpose(2, 0, 1), finish(state, train), times[0], times[1:], per_call)
+        right = curves[-1][:, 3]
+        seen = f"test accuracy {right.mean():.3f} ± {right.std():.3f}"
+        shown.update(task, completed=(call + 1) * per_call, seen=seen)
+    at = [call * per_call for call in range(calls + 1)]
+    return Run(name, at, np.stack(curves).transpose(2, 0, 1), finish(state, train), times[0], times[1:], per_call)
 
 
 def show_table(runs: list[Run], seeds: int) -> None:
@@ -194,8 +195,7 @@ def show_times(runs: list[Run], seeds: int, rows: int) -> None:
 
 def draw(runs: list[Run], seeds: int) -> Figure:
     """Learning curves: mean over seeds, and the range from the lowest seed to the highest."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
+    figure = Figure(figsize=(10, 4.2), layout=ConstrainedLayoutEngine(wspace=0.06))
     axes = figure.subplots(1, 2)
     for ax, measure, first in ((axes[0], "loss", 0), (axes[1], "accuracy", 1)):
         for run, color in zip(runs, ("tab:blue", "tab:orange"), strict=True):

@@ -36,7 +36,9 @@ def open_results(folder: Path) -> Path:
         gj.files.write_atomic(folder / ".writable", lambda file: file.write(b""))
         (folder / ".writable").unlink()
     except OSError as error:
-        raise SystemExit(f"results cannot be written to {folder}: {error.strerror}; choose another with --results DIR")
+        raise SystemExit(
+            f"results cannot be written to {folder}: {error.strerror}; choose another with --results DIR"
+        ) from None
     return folder
 
 

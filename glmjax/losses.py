@@ -29,21 +29,15 @@ def chunk_sums(model: Model, params: Any, rows: Data) -> Sums:
     y = rows.y.astype(eta.dtype)
     weight = row_weight(rows)
     if weight is None:
-        weighted = jnp.sum
-        total = jnp.asarray(eta.shape[0], eta.dtype)
+        weight = jnp.ones(eta.shape[:1], eta.dtype)  # a constant, which the compiler folds away
     else:
         weight = weight.astype(eta.dtype)
         counts = weight != 0  # NaN weights count, and show
         # Masked before the family sees them: behind it, 0 * inf would be NaN, in the derivative even so.
         eta = jnp.where(counts.reshape((-1,) + (1,) * (eta.ndim - 1)), eta, 0)
         y = jnp.where(counts.reshape((-1,) + (1,) * (y.ndim - 1)), y, 1)
-        total = jnp.sum(weight)
-
-        def weighted(values: Array) -> Array:
-            return jnp.sum(weight * values)
-
-    nll = weighted(jax.vmap(family.nll)(eta, y))
-    return Sums(nll, weighted(jax.vmap(family.deviance)(eta, y)), total)
+    nll, unit_deviance = jax.vmap(family.nll)(eta, y), jax.vmap(family.deviance)(eta, y)
+    return Sums(jnp.sum(weight * nll), jnp.sum(weight * unit_deviance), jnp.sum(weight))
 
 
 def penalty(params: Any, l2: Array) -> Array:

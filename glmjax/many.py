@@ -8,8 +8,9 @@ from jax import Array
 
 from .data import Data
 from .models import Model
+from .recipes import Optimizer
 from .results import Fit
-from .sgd import Optimizer, fit_sgd
+from .sgd import fit_sgd
 
 
 def fit_seeds(

@@ -31,9 +31,7 @@ def glm(family: Family, bias: bool = True) -> Model:
     return Model(family, Linear(bool(bias)))
 
 
-def mlp(
-    family: Family, hidden: tuple[int, ...] = (50,), activation: str | Callable[[Array], Array] = "relu"
-) -> Model:
+def mlp(family: Family, hidden: tuple[int, ...] = (50,), activation: str | Callable[[Array], Array] = "relu") -> Model:
     """Multilayer perceptron: the family's GLM on features learned by hidden layers of the given sizes.
 
     `activation` is "identity", "sigmoid", "tanh" or "relu", or a module-level function (a lambda made anew at each
@@ -86,10 +84,11 @@ def check_params(model: Model, params: Any, n_features: int) -> None:
     """Raise unless `params` has the tree and the shapes of this model's parameters for `n_features` columns."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     expected = jax.eval_shape(lambda k: init(model, k, n_features, bound=1.0), key)
-    if jax.tree.structure(params) != jax.tree.structure(expected):
+    structure, wanted = str(jax.tree.structure(params)), str(jax.tree.structure(expected))
+    if structure != wanted:
         raise ValueError(
-            f"params are not those of this model: got {jax.tree.structure(params)}, "
-            f"need {jax.tree.structure(expected)}; make them with init(model, key, {n_features})"
+            f"params are not those of this model: got {structure}, need {wanted}; "
+            f"make them with init(model, key, {n_features})"
         )
     found, shapes = jax.tree.map(np.shape, params), jax.tree.map(np.shape, expected)
     if found == shapes:
@@ -165,7 +164,7 @@ def sample(model: Model, params: Any, x: Any, key: Array, offset: Any = None) ->
 
 
 def _read(params: Any, x: Any, offset: Any) -> tuple[Array, Array | None]:
-    """x and offset checked on the host and brought to the parameters' dtype."""
+    """Features and offset, checked on the host and brought to the parameters' dtype."""
     dtype = jnp.result_type(*jax.tree.leaves(params))
     x, labels = read_array(x, "x")
     if x.ndim != 2:

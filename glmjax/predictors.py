@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ def _draw(
     """Layers of the given sizes, weights uniform in +-bound, biases 0. One draw serves them all: each draw of its
     own would cost about a second of compilation under `vmap` on a CPU.
     """
-    shapes = [(m,) if k is None else (m, k) for m, k in zip(sizes, sizes[1:], strict=False)]
+    shapes = [tuple(size for size in pair if size is not None) for pair in pairwise(sizes)]
     lengths = [math.prod(shape) for shape in shapes]
     if key is None:
         flat = jnp.zeros(sum(lengths), dtype)

@@ -86,7 +86,9 @@ def check(fit: Fit) -> Fit:
         raise RuntimeError(f"the fit ended {failures[0].name}: {failures[0].sentence}")
     lines = []
     for failure in failures:
-        lanes = [tuple(map(int, index)) if status.ndim > 1 else int(index[0]) for index in np.argwhere(status == failure)]
+        lanes = [
+            tuple(map(int, index)) if status.ndim > 1 else int(index[0]) for index in np.argwhere(status == failure)
+        ]
         some = ", ".join(map(str, lanes[:10])) + (", ..." if len(lanes) > 10 else "")
         lines.append(f"{len(lanes)} of {status.size} fits ended {failure.name} (lanes {some}): {failure.sentence}")
     raise RuntimeError("\n".join(lines))

@@ -4,41 +4,22 @@ Until `epochs` are run or patience runs out: shuffle the rows; for each minibatc
 objective of B; watch the loss. Whole epochs run inside one compiled program, under `vmap` too.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
 from .data import Data, clean
-from .inputs import check_count, check_number, is_traced
+from .inputs import check_count, check_number
+from .lanes import any_lane
 from .losses import objective, with_dispersion
-from .models import Model, check_params, check_problem, init
+from .minibatches import check_order, in_epochs, shuffled, take
+from .models import Model, check_problem, init
+from .recipes import Optimizer, Recipe, make_recipe
 from .results import Fit, History, Status
-
-Optimizer = Callable[[Any], optax.GradientTransformation]
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["model", "learning_rate", "l2", "patience"],
-    meta_fields=["optimizer", "batch_size"],
-)
-@dataclass(frozen=True)
-class Recipe:
-    """What an SGD run does, whatever state it is in: static descriptions, and numbers as leaves."""
-
-    model: Model
-    optimizer: Optimizer
-    batch_size: int
-    learning_rate: Array
-    l2: Array
-    patience: Array | None
 
 
 class SGDState(NamedTuple):
@@ -94,7 +75,7 @@ def sgd_init(
     patience: int | None = None,
 ) -> SGDState:
     """The state before the first epoch; arguments and errors are those of `fit_sgd`."""
-    recipe, key, params = _prepare(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
+    recipe, params = make_recipe(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
     return _init(recipe, data, key, params)
 
 
@@ -162,7 +143,7 @@ def fit_sgd(
     Reference: Robbins and Monro (1951), A stochastic approximation method; Bottou, Curtis and Nocedal (2018).
     """
     epochs = check_count(epochs, "epochs")
-    recipe, key, params = _prepare(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
+    recipe, params = make_recipe(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
     order, validation = _check_run(recipe.model, data, key, order, validation)
     return _fit(recipe, data, key, params, order, validation, epochs)
 
@@ -210,24 +191,22 @@ def _epochs(
     data = clean(data)
     validation = None if validation is None else clean(validation)
     n, batch_size = data.x.shape[0], state.recipe.batch_size
-    all_epochs = order is not None and order.shape[0] == epochs * -(-n // order.shape[1])
-
-    def minibatches(state: SGDState, i: Array) -> Array:
-        if order is None:
-            assert state.key is not None
-            return _shuffled(jax.random.fold_in(state.key, state.epoch + 1), n, batch_size)
-        if all_epochs:
-            return order.reshape(epochs, -1, order.shape[1])[i]
-        return order
+    parts = None if order is None else in_epochs(order, n, epochs)
+    ragged = parts is not None or n % batch_size != 0
 
     def epoch(state: SGDState, i: Array) -> tuple[SGDState, History]:
         running = state.status == Status.COMPLETED
 
         def run(state: SGDState) -> SGDState:
-            new = _epoch(state, data, minibatches(state, i), order is not None or n % batch_size != 0, validation)
+            if parts is None:
+                assert state.key is not None  # checked on entry
+                batches = shuffled(jax.random.fold_in(state.key, state.epoch + 1), n, batch_size)
+            else:
+                batches = parts[i % parts.shape[0]]
+            new = _epoch(state, data, batches, ragged, validation)
             return jax.tree.map(partial(jnp.where, running), new, state)
 
-        state = jax.lax.cond(_any_lane(running), run, lambda state: state, state)
+        state = jax.lax.cond(any_lane(running), run, lambda state: state, state)
         return state, History(*(jnp.where(running, v, jnp.nan) for v in (state.loss, state.watched)))
 
     return jax.lax.scan(epoch, state, jnp.arange(epochs))
@@ -240,7 +219,7 @@ def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation
 
     def step(carry: tuple[Any, Any], rows: Array) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
         params, optimizer_state = carry
-        batch = _take(data, rows, ragged)
+        batch = take(data, rows, ragged)
         value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
         (value, sums), gradient = value_and_gradient(recipe.model, params, batch, recipe.l2)
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
@@ -299,74 +278,6 @@ def _finish(state: SGDState, data: Data, history: History | None) -> Fit:
     )
 
 
-def _shuffled(key: Array, n: int, batch_size: int) -> Array:
-    """All rows in random order as minibatches, (steps, batch_size); -1 fills up the last."""
-    steps = -(-n // batch_size)
-    rows = jax.random.permutation(key, n)
-    return jnp.pad(rows, (0, steps * batch_size - n), constant_values=-1).reshape(steps, batch_size)
-
-
-def _take(data: Data, rows: Array, ragged: bool) -> Data:
-    """The minibatch of the given rows; where there may be row numbers that are none, those weigh 0."""
-    batch = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), data)
-    if not ragged:
-        return batch
-    present = ((rows >= 0) & (rows < data.x.shape[0])).astype(data.x.dtype)
-    return batch._replace(weight=present if batch.weight is None else batch.weight * present)
-
-
-@jax.custom_batching.custom_vmap
-def _any_lane(running: Array) -> Array:
-    """Whether any lane of the surrounding `vmap`s still runs: one answer for all, so that `cond` stays a branch."""
-    return running
-
-
-@_any_lane.def_vmap
-def _any_lane_batched(axis_size: int, in_batched: list[bool], running: Array) -> tuple[Array, bool]:
-    return _any_lane(jnp.any(running)), False
-
-
-def _prepare(
-    model: Model,
-    data: Data,
-    key: Array | None,
-    params: Any,
-    optimizer: Optimizer,
-    learning_rate: float | Array,
-    batch_size: int,
-    l2: float | Array,
-    patience: int | None,
-) -> tuple[Recipe, Array | None, Any]:
-    """Check the arguments and bring every number to x's dtype, so that a new value of another type is no new trace."""
-    if not callable(optimizer):
-        raise TypeError(
-            f"optimizer must be a function from a learning rate to an optax transformation, such as optax.adam itself "
-            f"and not optax.adam(0.1); got {type(optimizer).__name__}"
-        )
-    check_number(learning_rate, "learning_rate", above=0)
-    check_number(l2, "l2", at_least=0)
-    check_problem(model, data)
-    n, d = data.x.shape
-    dtype = data.x.dtype
-    batch_size = min(check_count(batch_size, "batch_size"), n)
-    if patience is not None and not is_traced(patience):
-        patience = check_count(patience, "patience")
-    if params is not None:
-        check_params(model, params, d)
-        params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
-    elif key is None:
-        raise TypeError("key must be a JAX random key, such as jax.random.key(0); None needs both params and order")
-    recipe = Recipe(
-        model=jax.tree.map(lambda number: jnp.asarray(number, dtype), model),
-        optimizer=optimizer,
-        batch_size=batch_size,
-        learning_rate=jnp.asarray(learning_rate, dtype),
-        l2=jnp.asarray(l2, dtype),
-        patience=None if patience is None else jnp.asarray(patience, jnp.int32),
-    )
-    return recipe, key, params
-
-
 def _check_run(
     model: Model, data: Data, key: Array | None, order: Any, validation: Data | None
 ) -> tuple[Array | None, Data | None]:
@@ -379,13 +290,4 @@ def _check_run(
         if key is None:
             raise TypeError("key must be a JAX random key, such as jax.random.key(0), where rows are shuffled")
         return None, validation
-    if np.ndim(order) != 2 or 0 in np.shape(order):
-        raise ValueError(f"order must be (steps, batch_size) row numbers, got shape {np.shape(order)}")
-    if not jnp.issubdtype(jnp.result_type(order), jnp.integer):
-        raise TypeError(f"order must hold whole numbers, got dtype {jnp.result_type(order)}")
-    if not is_traced(order):
-        outside = (np.asarray(order) < -1) | (np.asarray(order) >= data.x.shape[0])
-        if outside.any():
-            first = np.asarray(order)[outside][0]
-            raise ValueError(f"order has row {first}, outside 0..{data.x.shape[0] - 1} (-1 is no row)")
-    return jnp.asarray(order), validation
+    return check_order(order, data.x.shape[0]), validation

@@ -181,9 +181,7 @@ def test_mse_and_gaussian_nll_share_their_minimiser():
         for leaf in jax.tree.leaves(gradient):
             np.testing.assert_allclose(leaf, 0, atol=1e-14)
     np.testing.assert_allclose(gj.loss(model, params, data), gaussian_nll(params, 1.0), rtol=1e-14)
-    np.testing.assert_allclose(
-        gj.loss(model, params, data), mse(params) / 2 + 0.5 * np.log(2 * np.pi), rtol=1e-14
-    )
+    np.testing.assert_allclose(gj.loss(model, params, data), mse(params) / 2 + 0.5 * np.log(2 * np.pi), rtol=1e-14)
 
 
 # backpropagation ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,14 @@ from problems import CASES, FAMILIES, D, N, models, problem
 
 import glmjax as gj
 
-SHAPES = {"normal": (), "normal-3": (3,), "bernoulli": (), "categorical": (3,), "categorical-reference": (2,), "poisson": ()}
+SHAPES = {
+    "normal": (),
+    "normal-3": (3,),
+    "bernoulli": (),
+    "categorical": (3,),
+    "categorical-reference": (2,),
+    "poisson": (),
+}
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)

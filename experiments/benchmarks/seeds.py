@@ -7,11 +7,11 @@ penalty, on all 1,797 digits in float32. Runs are interleaved; peers are raced a
 import argparse
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 from sklearn.datasets import load_digits
@@ -24,6 +24,7 @@ import glmjax as gj
 
 from ..report import add_results_argument, console, environment, open_results, save_json, say, seconds, spread
 
+torch: Any
 try:
     import torch
 except ModuleNotFoundError:
@@ -45,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def torch_loop(x: np.ndarray, y: np.ndarray, batch_size: int, epochs: int, seed: int) -> float:
     """One network by the loop of PyTorch's tutorials; the final training loss."""
     torch.manual_seed(seed)
-    model = torch.nn.Sequential(
-        torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, CLASSES)
-    )
+    model = torch.nn.Sequential(torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, CLASSES))
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     loss = torch.nn.CrossEntropyLoss()
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
@@ -80,21 +79,19 @@ def sklearn_fit(x: np.ndarray, y: np.ndarray, batch_size: int, epochs: int, seed
         return log_loss(y, model.fit(x, y).predict_proba(x))
 
 
-def limited(call: Callable[..., float], threads: int | None) -> Callable[..., float]:
-    """A peer at so many threads, or at its own default."""
-
-    def run(*arguments: Any) -> float:
-        before = torch.get_num_threads() if torch else None
-        with threadpool_limits(threads) if threads else nullcontext():
-            if torch and threads:
-                torch.set_num_threads(threads)
-            try:
-                return call(*arguments)
-            finally:
-                if torch:
-                    torch.set_num_threads(before)
-
-    return run
+def threads(count: int | None, call: Callable[[], float]) -> float:
+    """The call at so many threads; None leaves the library its default."""
+    if count is None:
+        return call()
+    before = torch.get_num_threads() if torch else None
+    try:
+        if torch:
+            torch.set_num_threads(count)
+        with threadpool_limits(count):
+            return call()
+    finally:
+        if torch:
+            torch.set_num_threads(before)
 
 
 def minibatches(n: int, batch_size: int, epochs: int) -> np.ndarray:
@@ -107,73 +104,90 @@ def minibatches(n: int, batch_size: int, epochs: int) -> np.ndarray:
     return order.reshape(epochs * steps, batch_size)
 
 
+class Runner(NamedTuple):
+    """A program in the race: its name, how many networks a call trains, and the call, from a seed to their loss."""
+
+    name: str
+    networks: int
+    call: Callable[[int], Any]
+
+
+def runners(
+    model: gj.Model, data: gj.Data, keys: jax.Array, batch_size: int, epochs: int, x: np.ndarray, y: np.ndarray
+) -> list[Runner]:
+    """glmjax with an order of minibatches for each seed and with one for all, and every peer that is installed."""
+    fit = partial(gj.fit_seeds, model, data, keys, learning_rate=RATE, batch_size=batch_size, epochs=epochs)
+    order = jnp.asarray(minibatches(len(x), batch_size, epochs))
+    race = [
+        Runner("glmjax", len(keys), lambda seed: fit().loss.mean()),
+        Runner("glmjax, one order", len(keys), lambda seed: fit(order=order).loss.mean()),
+    ]
+    peers = {"scikit-learn": sklearn_fit} | ({} if torch is None else {"PyTorch": torch_loop})
+    for name, peer in peers.items():
+        for count, label in ((None, name), (1, f"{name}, 1 thread")):
+
+            def call(seed: int, peer: Callable[..., float] = peer, count: int | None = count) -> float:
+                return threads(count, partial(peer, x, y, batch_size, epochs, seed))
+
+            race.append(Runner(label, 1, call))
+    return race
+
+
 def run(options: argparse.Namespace) -> int:
-    """Race, print the table, save a JSON."""
+    """Race, print the tables and the ratios, save a JSON."""
     folder = open_results(options.results)
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype(np.float32)
     model = gj.mlp(gj.categorical(CLASSES), (HIDDEN,), "relu")
     data = gj.make_data(x, y, family=model.family)
     keys = spread(jax.random.split(jax.random.key(0), options.seeds))
-    peers = {"scikit-learn MLPClassifier": sklearn_fit}
     if torch is None:
         say("PyTorch is not installed (pip install torch): its loop is left out")
-    else:
-        peers["PyTorch loop"] = torch_loop
     say(f"{options.seeds} seeds, {len(x)} digits, {options.epochs} epochs, {options.repeats} interleaved runs of each")
-
     records = []
     for batch_size in options.batch_sizes:
-        fit = partial(gj.fit_seeds, model, data, keys, learning_rate=RATE, batch_size=batch_size, epochs=options.epochs)
-        order = minibatches(len(x), batch_size, options.epochs)
-        # name -> (networks a call trains, a call that returns their mean training loss)
-        runners: dict[str, tuple[int, Callable[[int], Any]]] = {
-            "glmjax fit_seeds": (options.seeds, lambda seed, fit=fit: fit().loss.mean()),
-            "glmjax, one order for all": (options.seeds, lambda seed, fit=fit, order=order: fit(order=order).loss.mean()),
-        }
-        for name, call in peers.items():
-            for threads in (None, 1):
-                label = f"{name}, {'default threads' if threads is None else '1 thread'}"
-                one = partial(limited(call, threads), x, y, batch_size, options.epochs)
-                runners[label] = (1, one)
-        first = {name: seconds(partial(call, 0))[0] for name, (_, call) in runners.items()}
-        times: dict[str, list[float]] = {name: [] for name in runners}
-        losses: dict[str, list[float]] = {name: [] for name in runners}
+        race = runners(model, data, keys, batch_size, options.epochs, x, y)
+        first = {r.name: seconds(partial(r.call, 0))[0] for r in race}
+        times: dict[str, list[float]] = {r.name: [] for r in race}
+        losses: dict[str, list[float]] = {r.name: [] for r in race}
         for repeat in range(options.repeats):
-            for name, (count, call) in runners.items():
-                time, loss = seconds(partial(call, repeat + 1))
-                times[name].append(time / count)
-                losses[name].append(float(loss))
-        records += show(batch_size, first, times, losses)
+            for r in race:
+                time, loss = seconds(partial(r.call, repeat + 1))
+                times[r.name].append(1e3 * time / r.networks)
+                losses[r.name].append(float(loss))
+        records += [
+            {
+                "minibatch": batch_size,
+                "program": r.name,
+                "first call, s": first[r.name],
+                "ms a seed": float(np.median(times[r.name])),
+                "ms a seed, each run": times[r.name],
+                "training loss": float(np.mean(losses[r.name])),
+            }
+            for r in race
+        ]
+        show(batch_size, records[-len(race) :])
     save_json(folder / "results.json", {"options": vars(options), "environment": environment(), "runs": records})
     say(f"on {len(jax.devices())} {jax.devices()[0].device_kind} device(s), jax {jax.__version__}")
     say(f"figures are in {folder}")
     return 0
 
 
-def show(batch_size: int, first: dict, times: dict, losses: dict) -> list[dict[str, Any]]:
-    """The table of one minibatch size; its rows."""
+def show(batch_size: int, rows: list[dict[str, Any]]) -> None:
+    """The table of one minibatch size, and each peer's best setting against glmjax."""
     table = Table(title=f"minibatch {batch_size}", title_justify="left")
-    table.add_column("program")
-    for column in ("first call, s", "ms a seed", "lowest", "highest", "× glmjax", "× one order", "loss"):
-        table.add_column(column, justify="right")
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    base, shared = list(medians.values())[:2]
-    rows = []
-    for name, values in times.items():
-        row = {
-            "minibatch": batch_size,
-            "program": name,
-            "first call, s": first[name],
-            "ms a seed": 1e3 * medians[name],
-            "lowest": 1e3 * min(values),
-            "highest": 1e3 * max(values),
-            "× glmjax": medians[name] / base,
-            "× one order": medians[name] / shared,
-            "loss": float(np.mean(losses[name])),
-        }
-        rows.append(row)
-        digits = ("", "", ".2f", ".2f", ".2f", ".2f", ".1f", ".1f", ".4f")
-        table.add_row(*(format(value, f) for (key, value), f in zip(row.items(), digits, strict=True) if key != "minibatch"))
+    table.add_column("program", no_wrap=True)
+    for column in ("first, s", "ms a seed", "lowest to highest", "loss"):
+        table.add_column(column, justify="right", no_wrap=True, min_width=5)
+    for row in rows:
+        each = row["ms a seed, each run"]
+        table.add_row(row["program"], f"{row['first call, s']:.2f}", f"{row['ms a seed']:.2f}",
+                      f"{min(each):.2f} to {max(each):.2f}", f"{row['training loss']:.3f}")  # fmt: skip
     console.print(table)
-    return rows
+    for peer in ("scikit-learn", "PyTorch"):
+        best = min((r["ms a seed"] for r in rows if r["program"].startswith(peer)), default=None)
+        if best is not None:
+            own, shared = (best / row["ms a seed"] for row in rows[:2])
+            say(
+                f"{peer} at its best setting takes {own:.1f} times glmjax's seconds a seed, {shared:.1f} with one order"
+            )

@@ -1,0 +1,78 @@
+"""What an SGD run does: its model, optimizer and numbers, checked and brought to one dtype."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from .data import Data
+from .inputs import check_count, check_number, is_traced
+from .models import Model, check_params, check_problem
+
+Optimizer = Callable[[Any], optax.GradientTransformation]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["model", "learning_rate", "l2", "patience"],
+    meta_fields=["optimizer", "batch_size"],
+)
+@dataclass(frozen=True)
+class Recipe:
+    """What an SGD run does, whatever state it is in: static descriptions, and numbers as leaves."""
+
+    model: Model
+    optimizer: Optimizer
+    batch_size: int
+    learning_rate: Array
+    l2: Array
+    patience: Array | None
+
+
+def make_recipe(
+    model: Model,
+    data: Data,
+    key: Array | None,
+    params: Any,
+    optimizer: Optimizer,
+    learning_rate: float | Array,
+    batch_size: int,
+    l2: float | Array,
+    patience: int | None,
+) -> tuple[Recipe, Any]:
+    """The recipe and the initial parameters, checked; raises as `fit_sgd` says.
+
+    Every number is brought to x's dtype, so that a new value of another type is no new trace.
+    """
+    if not callable(optimizer):
+        raise TypeError(
+            f"optimizer must be a function from a learning rate to an optax transformation, such as optax.adam itself "
+            f"and not optax.adam(0.1); got {type(optimizer).__name__}"
+        )
+    check_number(learning_rate, "learning_rate", above=0)
+    check_number(l2, "l2", at_least=0)
+    check_problem(model, data)
+    n, d = data.x.shape
+    dtype = data.x.dtype
+    batch_size = min(check_count(batch_size, "batch_size"), n)
+    if patience is not None and not is_traced(patience):
+        patience = check_count(patience, "patience")
+    if params is not None:
+        check_params(model, params, d)
+        params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+    elif key is None:
+        raise TypeError("key must be a JAX random key, such as jax.random.key(0); None needs both params and order")
+    recipe = Recipe(
+        model=jax.tree.map(lambda number: jnp.asarray(number, dtype), model),
+        optimizer=optimizer,
+        batch_size=batch_size,
+        learning_rate=jnp.asarray(learning_rate, dtype),
+        l2=jnp.asarray(l2, dtype),
+        patience=None if patience is None else jnp.asarray(patience, jnp.int32),
+    )
+    return recipe, params
