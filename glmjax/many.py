@@ -29,8 +29,8 @@ def fit_seeds(
 ) -> Fit:
     """`fit_sgd` from every key, as one compiled program; the data are held once. Every field has the seeds first.
 
-    It is `jax.vmap` of `fit_sgd` over `keys`. Keys that lie sharded over devices make it run on all of them:
-    `jax.device_put(keys, NamedSharding(mesh, PartitionSpec("seed")))`.
+    It is `jax.vmap` of `fit_sgd` over `keys`. Keys laid over devices make it run on all of them:
+    `jax.device_put(keys, NamedSharding(Mesh(jax.devices(), ("seed",)), PartitionSpec("seed")))`.
 
     Args:
         model: from `glm` or `mlp`.

@@ -384,3 +384,16 @@ def test_the_data_are_held_once_not_once_a_seed():
     fit = jax.jit(lambda data, keys: gj.fit_seeds(gj.glm(gj.bernoulli()), data, keys, batch_size=50, epochs=1))
     memory = fit.lower(data, keys).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 0.2 * seeds * data.x.nbytes
+
+
+def test_seeds_laid_over_devices_run_there_and_change_no_answer(key):
+    model, _, data = problem("categorical", "mlp")
+    keys = jax.random.split(key, 4)
+    mesh = jax.sharding.Mesh(jax.devices(), ("seed",))
+    spread = jax.device_put(keys, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("seed")))
+    fits = gj.fit_seeds(model, data, spread, epochs=2, batch_size=7, patience=1)
+    assert len(fits.params[0].w.sharding.device_set) == 2
+    chex.assert_trees_all_close(
+        jax.device_get(fits), jax.device_get(gj.fit_seeds(model, data, keys, epochs=2, batch_size=7, patience=1)),
+        rtol=1e-10, atol=1e-12,
+    )  # fmt: skip
