@@ -1,8 +1,9 @@
 """glmjax: generalized linear models and multilayer perceptrons as pure JAX functions."""
 
-from . import files
+from . import files as files
 from .data import Data, make_data
-from .families import Distribution, Family, bernoulli, categorical, normal, poisson
+from .distributions import Distribution, Family
+from .families import bernoulli, categorical, normal, poisson
 from .losses import deviance, loss
 from .many import fit_seeds
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
@@ -28,7 +29,6 @@ __all__ = [
     "categorical",
     "check",
     "deviance",
-    "files",
     "fit_seeds",
     "fit_sgd",
     "glm",

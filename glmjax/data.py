@@ -1,14 +1,16 @@
 """`Data`: the rows a model is fitted to, and `make_data`, the one door they come in by."""
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .families import Family
-from .inputs import check_finite, float_dtype, is_traced, read_array, to_float
+from .distributions import Family
+from .inputs import check_finite, float_dtype, is_traced, per_row, read_array, to_float
 
 _ENCODE = "encode labels to 0..K-1 with np.unique(labels, return_inverse=True)[1], or make the column numeric"
 
@@ -41,7 +43,8 @@ def make_data(
 
     Rows are matched by position (an index is ignored). Everything takes x's dtype: float32 for 16- and 32-bit
     floats, else float64, or float32 where x64 is off (float64 NumPy input then gets a warning). A row of weight 0
-    is inert whatever it holds. Under `jit` and `vmap` shapes are checked, and values where they are known.
+    is inert whatever it holds. Under `jit` and `vmap` shapes are checked, and values where they and the weights are
+    known.
 
     Args:
         x: features, (n, d).
@@ -60,6 +63,7 @@ def make_data(
         TypeError: strings, categories, dates, complex numbers, sparse matrices, other objects.
     """
     chosen = not isinstance(x, list | tuple)  # whoever passes an array or a frame chose its dtype
+    check_family(family)
     x, labels = read_array(x, "x", "one-hot encode categories and drop other columns")
     if x.ndim != 2:
         hint = "use x[:, None] for one feature" if x.ndim == 1 else "for a batch of data sets vmap over the first axis"
@@ -76,35 +80,43 @@ def make_data(
 
     y, _ = read_array(y, "y", _ENCODE)
     _check_target_shape(y, n, family)
-    weight = _column(weight, "weight", n)
-    precision = _column(precision, "precision", n)
-    offset = _column(offset, "offset", n)
+    weight, precision, offset = (
+        _column(value, name, n) for value, name in ((weight, "weight"), (precision, "precision"), (offset, "offset"))
+    )
     if weight is not None and not is_traced(weight):
+        check_finite(weight, "weight")
         _check_positive(weight, "weight", zero=True)
-        if not np.asarray(weight).any():
+        inert = np.asarray(weight) == 0
+        if inert.all():
             raise ValueError("weight is 0 in every row; at least one row must count")
-        if not is_traced(x, y, offset):
-            x, y, offset = _silence(np.asarray(weight) == 0, x, y, offset)
-    if not is_traced(x):
-        check_finite(x, "x", labels)
-    if not is_traced(y):
-        check_finite(y, "y")
-        if family is not None:
-            _check_support(y, family)
-        if y.dtype.kind in "iu" and dtype == np.float32 and np.abs(np.asarray(y, np.float64)).max() > 2**24:
-            warnings.warn("y has whole numbers above 16777216, which float32 rounds; enable x64", stacklevel=2)
-    if precision is not None and not is_traced(precision):
-        _check_positive(precision, "precision", zero=False)
-    if offset is not None and not is_traced(offset):
-        check_finite(offset, "offset", remedy="an offset of -inf is an exposure of 0: drop the row")
+        # What such rows hold: zeros, the target of a row that counts, a precision of 1.
+        counted = int(np.argmin(inert))
+        x, y, offset, precision = (
+            _replace(value, inert, filler)
+            for value, filler in ((x, 0), (y, None if is_traced(y) else y[counted]), (offset, 0), (precision, 1))
+        )
+    if not is_traced(weight):  # any row may be inert where the weights are not known
+        _check_values(x, y, precision, offset, labels, family)
 
     def cast(value: Any, name: str) -> Any:
         return None if value is None else to_float(value, name, dtype)
 
-    return Data(
-        to_float(x, "x", dtype, labels), cast(y, "y"), cast(weight, "weight"), cast(offset, "offset"),
-        cast(precision, "precision"),
-    )  # fmt: skip
+    data = Data(
+        x=to_float(x, "x", dtype, labels),
+        y=cast(y, "y"),
+        weight=cast(weight, "weight"),
+        offset=cast(offset, "offset"),
+        precision=cast(precision, "precision"),
+    )
+    if not is_traced(y) and dtype == np.float32 and _rounded(np.asarray(y)):
+        warnings.warn("y has whole numbers above 16777216, which float32 rounds; enable x64", stacklevel=2)
+    return data
+
+
+def check_family(family: Any) -> None:
+    """Raise unless `family` is a `Family` or None."""
+    if not (family is None or isinstance(family, Family)):
+        raise TypeError(f"family must be a Family, such as gj.poisson(), got {family!r}")
 
 
 def _column(value: Any, name: str, n: int) -> Any:
@@ -113,9 +125,35 @@ def _column(value: Any, name: str, n: int) -> Any:
     value, _ = read_array(value, name)
     if value.shape != (n,):
         raise ValueError(f"{name} must be ({n},), one number a row of x, got shape {value.shape}")
-    if not is_traced(value) and name != "offset":
-        check_finite(value, name)
     return value
+
+
+def _replace(value: Any, rows: np.ndarray, filler: Any) -> Any:
+    """A copy of `value` that holds `filler` in the given rows; None and traced values as they are."""
+    if value is None or is_traced(value) or not rows.any():
+        return value
+    value = np.array(value)
+    value[rows] = filler
+    return value
+
+
+def _check_values(x: Any, y: Any, precision: Any, offset: Any, labels: list[str] | None, family: Family | None) -> None:
+    if not is_traced(x):
+        check_finite(x, "x", labels)
+    if not is_traced(y):
+        check_finite(y, "y")
+        if family is not None:
+            _check_support(y, family)
+    if precision is not None and not is_traced(precision):
+        check_finite(precision, "precision")
+        _check_positive(precision, "precision", zero=False)
+    if offset is not None and not is_traced(offset):
+        check_finite(offset, "offset", remedy="an offset of -inf is an exposure of 0: drop the row")
+
+
+def _rounded(y: np.ndarray) -> bool:
+    """Whether y holds whole numbers that float32 cannot hold."""
+    return y.dtype.itemsize > 2 and y.dtype != np.float32 and np.abs(y).max() > 2**24 and bool((y // 1 == y).all())
 
 
 def _check_target_shape(y: Any, n: int, family: Family | None) -> None:
@@ -131,10 +169,11 @@ def _check_target_shape(y: Any, n: int, family: Family | None) -> None:
 
 def check_target(y: Any, family: Family) -> None:
     """Raise unless y, (n, ...), has the shape that the family's targets have."""
-    expected = y.shape[:1] if family.n_outputs is None or family.n_classes else (y.shape[0], family.n_outputs)
+    expected = (y.shape[0], *family.target_shape)
     if y.shape != expected:
-        several = " (normal(n_outputs=k) takes k targets a row)" if family.name == "normal" else ""
-        raise ValueError(f"y must have shape {expected} for the {family.name} family, got {y.shape}{several}")
+        hint = "; normal(n_outputs=k) takes k targets a row" if family.name == "normal" else ""
+        hint = "; turn one-hot rows into labels by y.argmax(axis=1)" if family.n_classes else hint
+        raise ValueError(f"y must have shape {expected} for the {family.name} family, got {y.shape}{hint}")
 
 
 def _check_positive(value: Any, name: str, *, zero: bool) -> None:
@@ -146,7 +185,7 @@ def _check_positive(value: Any, name: str, *, zero: bool) -> None:
 
 
 def _check_support(y: Any, family: Family) -> None:
-    y = np.asarray(y)
+    y = np.asarray(y, np.float64)
     bad = ~np.asarray(family.support(y))
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -158,33 +197,24 @@ def _check_support(y: Any, family: Family) -> None:
         )
 
 
-def _silence(inert: np.ndarray, x: Any, y: Any, offset: Any) -> tuple[Any, Any, Any]:
-    """Rows of weight 0 hold nothing: zeros in x and offset, and the target of a row that counts."""
-    if not inert.any():
-        return x, y, offset
-    x, y = np.array(x), np.array(y)
-    x[inert], y[inert] = 0, y[np.argmin(inert)]
-    if offset is not None:
-        offset = np.array(offset)
-        offset[inert] = 0
-    return x, y, offset
-
-
 def clean(data: Data) -> Data:
-    """Rows of x that are not finite become zeros, and their target NaN: inert at weight 0, an invalid target if not.
+    """All parts in x's dtype, and rows of x that cannot be computed with (NaN, infinite, or their square overflows)
+    turned into zeros with a NaN target: inert at weight 0, and if not, seen in the loss.
 
     Decided from x alone: a mask by weight would make x differ between the lanes of a `vmap` over weights, and the
-    one matrix product they share would be gone. Without weights no row is inert, and the data pass as they are.
+    one matrix product they share would be gone. Without weights no row is inert, and x passes as it is.
     """
+    data = jax.tree.map(lambda part: jnp.asarray(part).astype(data.x.dtype), data)
     if data.weight is None:
         return data
-    bad = ~jnp.all(jnp.isfinite(data.x), axis=1)
-    y = jnp.where(bad.reshape((-1,) + (1,) * (data.y.ndim - 1)), jnp.nan, data.y)
-    return data._replace(x=jnp.where(bad[:, None], 0, data.x), y=y)
+    usable = jnp.all(jnp.abs(data.x) < math.sqrt(jnp.finfo(data.x.dtype).max), axis=1)
+    x = jnp.where(usable[:, None], data.x, 0)
+    return data._replace(x=x, y=jnp.where(per_row(usable, data.y), data.y, jnp.nan))
 
 
 def row_weight(data: Data) -> Array | None:
     """What each row counts in the objective, (n,): weight * precision; None where every row counts 1."""
     if data.weight is None or data.precision is None:
         return data.precision if data.weight is None else data.weight
-    return data.weight * data.precision
+    inert = (data.weight == 0) & ~jnp.isfinite(data.precision)
+    return data.weight * jnp.where(inert, 0, data.precision)

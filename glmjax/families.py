@@ -12,88 +12,17 @@ row (Nelder and Wedderburn, 1972). No derivative is written here: score and curv
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .distributions import Distribution, Family
+from .inputs import check_count, check_number
 from .links import INVERSE_LINKS, check_link
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-class Distribution(NamedTuple):
-    """What a family computes: module-level functions, each given the family first.
-
-    `nll` and `deviance` take one observation, `eta` () or (k,) and `y` () or (k,), and return a number. `mean` and
-    `variance` take one observation too. `support` is elementwise and uses operators only, so that it serves NumPy on
-    the host and the compiled program; `domain` says in words what it accepts. `sample` draws all rows at once.
-    """
-
-    nll: Callable[["Family", Array, Array], Array]
-    mean: Callable[["Family", Array], Array]
-    deviance: Callable[["Family", Array, Array], Array]
-    variance: Callable[["Family", Array], Array]
-    support: Callable[["Family", Any], Any]
-    sample: Callable[["Family", Array, Array], Array]
-    domain: str
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["dispersion"],
-    meta_fields=["name", "link", "distribution", "n_outputs", "reference"],
-)
-@dataclass(frozen=True)
-class Family:
-    """One row of the GLM table; make it with `normal`, `bernoulli`, `categorical` or `poisson`.
-
-    The names and functions are static: an equal family made anew causes no new trace. `dispersion` is a number and
-    a leaf: the factor phi of `var(t) = phi * variance(mean)` where the family has one (normal: sigma^2), None where
-    it is 1. The objective is taken at dispersion 1, so it never depends on it; `sample` does.
-    """
-
-    name: str
-    link: str
-    distribution: Distribution = field(repr=False)
-    n_outputs: int | None = None  # linear predictors an observation: None for one, without an axis; else k
-    reference: int | None = None  # categorical: the class whose logit is fixed at 0
-    dispersion: Any = None
-
-    def nll(self, eta: Array, y: Array) -> Array:
-        """Negative log-likelihood of one observation at linear predictor `eta`, up to terms free of eta."""
-        return self.distribution.nll(self, eta, y)
-
-    def mean(self, eta: Array) -> Array:
-        """Mean of the target at `eta`; for the categorical family the probabilities of all K classes."""
-        return self.distribution.mean(self, eta)
-
-    def deviance(self, eta: Array, y: Array) -> Array:
-        """Unit deviance of one observation: twice the nll above that of the saturated model (mean = y)."""
-        return self.distribution.deviance(self, eta, y)
-
-    def variance(self, mean: Array) -> Array:
-        """Variance function V(mean) of one observation, at dispersion 1; a covariance where `mean` is a vector."""
-        return self.distribution.variance(self, mean)
-
-    def support(self, y: Any) -> Any:
-        """Whether each target can come from this family; booleans shaped like `y`, NumPy or JAX."""
-        return self.distribution.support(self, y)
-
-    def sample(self, key: Array, eta: Array) -> Array:
-        """Targets drawn at linear predictors `eta` of all rows, (n,) or (n, k), in `eta`'s dtype."""
-        return self.distribution.sample(self, key, eta)
-
-    @property
-    def n_classes(self) -> int | None:
-        """Classes of a categorical family, else None."""
-        if self.name != "categorical" or self.n_outputs is None:
-            return None
-        return self.n_outputs + (self.reference is not None)
 
 
 def _inverse_link(family: Family, eta: Array) -> Array:
@@ -138,16 +67,19 @@ _NORMAL = Distribution(
 def normal(n_outputs: int | None = None, link: str = "identity", dispersion: float = 1.0) -> Family:
     """Normal family: `t ~ N(eta, dispersion)`, one target or `n_outputs` independent ones of equal variance.
 
-    nll = |t - eta|^2 / 2 + n_outputs log(2 pi) / 2, the Gaussian one at dispersion 1: its minimiser is that of the
+    nll = |t - eta|^2 / 2 + n_outputs log(2 pi) / 2, the Gaussian one at dispersion 1: its minimizer is that of the
     mean squared error, and of the Gaussian likelihood at any sigma^2. A fit puts the maximum-likelihood sigma^2,
     deviance / (sum(weight) * outputs), into `fit.model.family.dispersion`.
 
-    Raises `ValueError` for `n_outputs` below 2 (leave it None for one output) or an unknown link.
+    Raises `ValueError` for `n_outputs` below 2 (leave it None for one output), a dispersion not above 0 or an unknown
+    link.
     """
-    if n_outputs is not None and n_outputs < 2:
-        raise ValueError(f"n_outputs={n_outputs}: give 2 or more, or leave it None for one output and y of shape (n,)")
+    if n_outputs is not None:
+        n_outputs = check_count(n_outputs, "n_outputs (None for one output and y of shape (n,))", at_least=2)
+    check_number(dispersion, "dispersion", above=0)
     link = check_link(link, ("identity",), "normal")
-    return Family("normal", link, _NORMAL, n_outputs=n_outputs, dispersion=dispersion)
+    shape = () if n_outputs is None else (n_outputs,)
+    return Family("normal", link, _NORMAL, n_outputs=n_outputs, target_shape=shape, dispersion=dispersion)
 
 
 # Bernoulli ------------------------------------------------------------------------------------------------------------
@@ -251,19 +183,19 @@ _CATEGORICAL = Distribution(
 def categorical(n_classes: int, reference: int | None = None, link: str = "softmax") -> Family:
     """Categorical family: `P(t = k) = softmax(eta)_k`; multiclass logistic regression. Targets are 0..n_classes-1.
 
-    nll = log(sum(exp(eta))) - eta_t. With `reference=None` there is a logit a class: overparametrised, since a
+    nll = log(sum(exp(eta))) - eta_t. With `reference=None` there is a logit a class: overparametrized, since a
     constant added to all logits changes nothing. With `reference=r` class r's logit is fixed at 0 and eta holds the
-    other n_classes - 1, the log-odds against class r: the same probabilities, and parametrised once.
+    other n_classes - 1, the log-odds against class r: the same probabilities, and parametrized once.
 
     Raises `ValueError` for `n_classes` below 2, a reference that is no class, or an unknown link.
     """
-    if n_classes < 2:
-        raise ValueError(f"n_classes={n_classes}: a categorical target needs at least 2 classes")
-    if reference is not None and not 0 <= reference < n_classes:
+    n_classes = check_count(n_classes, "n_classes", at_least=2)
+    reference = None if reference is None else check_count(reference, "reference", at_least=0)
+    if reference is not None and reference >= n_classes:
         raise ValueError(f"reference={reference} is outside 0..{n_classes - 1}; give one of the classes, or None")
     n_outputs = n_classes - (reference is not None)
     link = check_link(link, ("softmax",), "categorical")
-    return Family("categorical", link, _CATEGORICAL, n_outputs=n_outputs, reference=reference)
+    return Family("categorical", link, _CATEGORICAL, n_outputs=n_outputs, n_classes=n_classes, reference=reference)
 
 
 # Poisson --------------------------------------------------------------------------------------------------------------

@@ -106,11 +106,19 @@ def _place(index: tuple[int, ...], labels: list[str] | None) -> str:
 
 def check_finite(array: Any, name: str, labels: list[str] | None = None, remedy: str = "drop or impute") -> None:
     """Raise a `ValueError` that names the first NaN or infinity of a concrete array."""
-    array = np.asarray(array)  # NumPy, since inside a `jit` even known values would be traced by JAX's operations
+    if array.dtype.kind in "biu":
+        return
     # A sum is finite only if every term is, and needs no array of booleans; it may overflow, so look closer then.
-    with np.errstate(all="ignore"):
-        if array.dtype.kind in "biu" or np.isfinite(array.sum()):
-            return
+    if isinstance(array, Array) and any(device.platform != "cpu" for device in array.devices()):
+        with jax.ensure_compile_time_eval():  # on its device, and now, also inside a `jit`
+            total = np.asarray(jnp.sum(array))
+    else:
+        array = np.asarray(array)
+        with np.errstate(all="ignore"):
+            total = array.sum()
+    if np.isfinite(total):
+        return
+    array = np.asarray(array)
     bad = ~np.isfinite(array)
     if not bad.any():
         return
@@ -121,8 +129,9 @@ def check_finite(array: Any, name: str, labels: list[str] | None = None, remedy:
 
 def to_float(array: Any, name: str, dtype: DTypeLike, labels: list[str] | None = None) -> Array:
     """A checked array as a JAX array of `dtype`; a `ValueError` where a finite value would overflow it."""
-    if isinstance(array, Array):
+    if is_traced(array) or (isinstance(array, Array) and array.dtype.itemsize <= np.dtype(dtype).itemsize):
         return array.astype(dtype)
+    array = np.asarray(array)
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     if cast.dtype.itemsize < array.dtype.itemsize and not np.isfinite(cast.sum()):
@@ -135,13 +144,14 @@ def to_float(array: Any, name: str, dtype: DTypeLike, labels: list[str] | None =
 
 
 def check_number(value: Any, name: str, *, above: float | None = None, at_least: float | None = None) -> None:
-    """Raise unless `value` is one finite number in range; traced values pass (their lane gets a status)."""
+    """Raise unless `value` is one finite number in range; traced values pass, and a fit gives their lane a status."""
     if is_traced(value):
         return
     if np.ndim(value) != 0:
         raise ValueError(f"{name} must be one number, got shape {np.shape(value)}; to run several, jax.vmap over it")
     if isinstance(value, str | bytes | complex) or value is None:
         raise TypeError(f"{name} must be a number, got {value!r}")
+    value = np.asarray(value)  # so that a JAX number is compared here and not by a compiled program
     if above is not None and not (value > above and np.isfinite(value)):
         raise ValueError(f"{name} must be a finite number above {above}, got {value}")
     if at_least is not None and not (value >= at_least and np.isfinite(value)):
@@ -157,3 +167,20 @@ def check_count(value: Any, name: str, at_least: int = 1) -> int:
     if count < at_least:
         raise ValueError(f"{name} must be {at_least} or more, got {count}")
     return count
+
+
+def check_key(key: Any) -> None:
+    """Raise unless `key` is one JAX random key, typed or of the old uint32 style; None passes."""
+    if key is None:
+        return
+    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", None)
+    typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    if (typed and shape == ()) or (dtype == np.uint32 and shape is not None and len(shape) == 1):
+        return
+    found = repr(key) if shape is None else f"shape {shape} of {dtype}"
+    raise TypeError(f"key must be one JAX random key, such as jax.random.key(0), got {found}; for many, jax.vmap")
+
+
+def per_row(values: Array, like: Array) -> Array:
+    """(n,) values with axes of length 1 added, to go with `like`, (n, ...)."""
+    return values.reshape(values.shape + (1,) * (like.ndim - 1))

@@ -1,4 +1,4 @@
-"""The objective every solver minimises, and the deviance: the smallest passes over the rows."""
+"""The objective every solver minimizes, and the deviance: the smallest passes over the rows."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from .data import Data, clean, row_weight
-from .inputs import check_number
-from .models import Model, check_problem, linear_predictor
+from .inputs import check_number, per_row
+from .models import Model, check_problem, in_dtype, linear_predictor
 from .predictors import Dense
 from .rows import row_sums
 
@@ -26,18 +26,25 @@ def chunk_sums(model: Model, params: Any, rows: Data) -> Sums:
     """The `Sums` of some rows. A row of weight 0 is inert: neither its value nor its derivatives count."""
     family = model.family
     eta = linear_predictor(model, params, rows.x, rows.offset)
-    y = rows.y.astype(eta.dtype)
+    y = rows.y
     weight = row_weight(rows)
     if weight is None:
         weight = jnp.ones(eta.shape[:1], eta.dtype)  # a constant, which the compiler folds away
     else:
-        weight = weight.astype(eta.dtype)
-        counts = weight != 0  # NaN weights count, and show
-        # Masked before the family sees them: behind it, 0 * inf would be NaN, in the derivative even so.
-        eta = jnp.where(counts.reshape((-1,) + (1,) * (eta.ndim - 1)), eta, 0)
-        y = jnp.where(counts.reshape((-1,) + (1,) * (y.ndim - 1)), y, 1)
+        # A row of weight 0 whose loss is not finite is taken out before the family sees it: behind it 0 * inf would
+        # be NaN, in the derivative even so. The others stay, for the derivative with respect to their weight.
+        out = (weight == 0) & ~jnp.isfinite(jax.vmap(family.nll)(jax.lax.stop_gradient(eta), y))
+        eta, y = jnp.where(per_row(out, eta), 0, eta), jnp.where(per_row(out, y), 1, y)
     nll, unit_deviance = jax.vmap(family.nll)(eta, y), jax.vmap(family.deviance)(eta, y)
     return Sums(jnp.sum(weight * nll), jnp.sum(weight * unit_deviance), jnp.sum(weight))
+
+
+def targets_supported(model: Model, data: Data) -> Array:
+    """Whether every target lies in the family's support, rows of weight 0 aside."""
+    supported = model.family.support(jnp.asarray(data.y).astype(data.x.dtype))
+    if data.weight is not None:
+        supported |= per_row(data.weight == 0, supported)
+    return jnp.all(supported)
 
 
 def penalty(params: Any, l2: Array) -> Array:
@@ -57,7 +64,7 @@ def objective(model: Model, params: Any, data: Data, l2: Array) -> tuple[Array, 
 def loss(model: Model, params: Any, data: Data, l2: float | Array = 0.0) -> Array:
     """The objective: `sum(weight * nll) / sum(weight) + l2 / 2 * sum(w^2)`, at dispersion 1, biases free.
 
-    The one formula, whichever solver minimises it (`weight` times `precision` where the data have one). Its gradient
+    The one formula, whichever solver minimizes it (`weight` times `precision` where the data have one). Its gradient
     is `jax.grad(loss, argnums=1)`; for a GLM that is the mean of `(y(x) - t) x`.
 
     Args:
@@ -74,7 +81,7 @@ def loss(model: Model, params: Any, data: Data, l2: float | Array = 0.0) -> Arra
     """
     check_number(l2, "l2", at_least=0)
     check_problem(model, data)
-    return _loss(model, params, data, jnp.asarray(l2, data.x.dtype))
+    return _loss(in_dtype(model, data.x.dtype), params, data, jnp.asarray(l2, data.x.dtype))
 
 
 def deviance(model: Model, params: Any, data: Data) -> Array:
@@ -83,7 +90,7 @@ def deviance(model: Model, params: Any, data: Data) -> Array:
     Arguments and errors are those of `loss`.
     """
     check_problem(model, data)
-    return _deviance(model, params, data)
+    return _deviance(in_dtype(model, data.x.dtype), params, data)
 
 
 @jax.jit

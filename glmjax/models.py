@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from .data import Data, check_target
-from .families import Family
-from .inputs import check_count, check_finite, is_traced, read_array, to_float
+from .data import Data, check_family, check_target
+from .distributions import Family
+from .inputs import check_count, check_finite, check_key, float_dtype, is_traced, per_row, read_array, to_float
 from .predictors import ACTIVATIONS, MLP, Linear
 
 
@@ -28,6 +28,7 @@ class Model:
 
 def glm(family: Family, bias: bool = True) -> Model:
     """Generalized linear model: `eta = x @ w + b`; `bias=False` leaves b out (a column of ones then absorbs it)."""
+    _require_family(family)
     return Model(family, Linear(bool(bias)))
 
 
@@ -37,6 +38,7 @@ def mlp(family: Family, hidden: tuple[int, ...] = (50,), activation: str | Calla
     `activation` is "identity", "sigmoid", "tanh" or "relu", or a module-level function (a lambda made anew at each
     call would compile anew). Raises `ValueError` for an unknown name or a size below 1, `TypeError` for others.
     """
+    _require_family(family)
     if not isinstance(hidden, tuple | list):
         raise TypeError(f"hidden must be a tuple of layer sizes, got {hidden!r}; for one layer write (50,)")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
@@ -45,6 +47,15 @@ def mlp(family: Family, hidden: tuple[int, ...] = (50,), activation: str | Calla
         raise TypeError(f"activation must be a name or a function, got {activation!r}")
     sizes = tuple(check_count(size, f"hidden[{i}]") for i, size in enumerate(hidden))
     return Model(family, MLP(sizes, activation))
+
+
+def _require_family(family: Any) -> None:
+    check_family("None" if family is None else family)
+
+
+def in_dtype(model: Model, dtype: DTypeLike) -> Model:
+    """The model with its family's numbers as arrays of `dtype`, so that a new value of another type is no new trace."""
+    return jax.tree.map(lambda number: jnp.asarray(number, dtype), model)
 
 
 def init(
@@ -71,6 +82,7 @@ def init(
         ValueError: `n_features` below 0, or nothing to fit (no features and no bias); `TypeError`: no key.
     """
     n_features = check_count(n_features, "n_features", at_least=0)
+    check_key(key)
     linear = isinstance(model.predictor, Linear)
     if n_features == 0 and isinstance(model.predictor, Linear) and not model.predictor.bias:
         raise ValueError("nothing to fit: x has no columns and the model no bias")
@@ -84,26 +96,25 @@ def check_params(model: Model, params: Any, n_features: int) -> None:
     """Raise unless `params` has the tree and the shapes of this model's parameters for `n_features` columns."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     expected = jax.eval_shape(lambda k: init(model, k, n_features, bound=1.0), key)
-    structure, wanted = str(jax.tree.structure(params)), str(jax.tree.structure(expected))
-    if structure != wanted:
-        raise ValueError(
-            f"params are not those of this model: got {structure}, need {wanted}; "
-            f"make them with init(model, key, {n_features})"
-        )
-    found, shapes = jax.tree.map(np.shape, params), jax.tree.map(np.shape, expected)
-    if found == shapes:
+    kind = "Dense(w, b)" if isinstance(model.predictor, Linear) else f"a tuple of {len(expected)} Dense(w, b)"
+    if jax.tree.structure(params) != jax.tree.structure(expected):  # type: ignore[operator]
+        raise ValueError(f"params must be {kind}, as init(model, key, {n_features}) makes them, got {params!r}")
+    found, wanted = ([np.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, expected))
+    if found == wanted:
         return
-    first_found, first = (tree if isinstance(model.predictor, Linear) else tree[0] for tree in (found, shapes))
-    if len(first_found.w) == len(first.w) and first_found.w[0] != n_features:
-        raise ValueError(f"the parameters are for {first_found.w[0]} features, got x with {n_features}")
-    raise ValueError(
-        f"params have shapes {found}, but this model on {n_features} features needs {shapes}; under jax.vmap give "
-        "each lane its own parameters"
-    )
+    if len(found[0]) == len(wanted[0]) and found[0][0] != n_features:
+        raise ValueError(f"the parameters are for {found[0][0]} features, got x with {n_features}")
+    lanes = "; under jax.vmap give each lane its own" if len(found[0]) > len(wanted[0]) else ""
+    raise ValueError(f"params must have shapes {wanted} for this model on {n_features} features, got {found}{lanes}")
 
 
 def check_problem(model: Model, data: Data) -> None:
     """Raise unless the shapes of `data` fit together and fit the model; shapes only, so it works under `jit`."""
+    if not (isinstance(model, Model) and isinstance(data, Data)):
+        found = f"{type(model).__name__} and {type(data).__name__}"
+        raise TypeError(f"need a model from glm or mlp and data from make_data, got {found}")
+    if not jnp.issubdtype(jnp.result_type(data.x), jnp.floating):
+        raise TypeError(f"data.x must be floats, got {data.x.dtype}; make the data with make_data")
     if np.ndim(data.x) != 2:
         raise ValueError(f"data.x must be (n, d), got shape {np.shape(data.x)}; make the data with make_data")
     n = data.x.shape[0]
@@ -127,15 +138,15 @@ def linear_predictor(model: Model, params: Any, x: Array, offset: Array | None =
     Raises:
         ValueError: parameters of another shape, another number of features.
     """
-    if np.ndim(x) != 2:
-        raise ValueError(f"x must be 2-d (n, d), got shape {np.shape(x)}")
+    if not isinstance(x, Array | np.ndarray) or x.ndim != 2:
+        raise ValueError(f"x must be a 2-d array (n, d), got {type(x).__name__} of shape {np.shape(x)}")
     check_params(model, params, x.shape[1])
     eta = model.predictor.apply(params, x)
     if offset is None:
         return eta
     if np.shape(offset) != (x.shape[0],):
         raise ValueError(f"offset must be ({x.shape[0]},), got shape {np.shape(offset)}")
-    return eta + offset.reshape((-1,) + (1,) * (eta.ndim - 1))
+    return eta + per_row(offset, eta)
 
 
 def predict(model: Model, params: Any, x: Any, offset: Any = None) -> Array:
@@ -151,7 +162,8 @@ def predict(model: Model, params: Any, x: Any, offset: Any = None) -> Array:
         ValueError: NaN or infinity, a shape that does not fit, another number of features than was fitted.
         TypeError: what is not real numbers.
     """
-    return _mean(model, params, *_read(params, x, offset))
+    x, offset = _read(params, x, offset)
+    return _mean(in_dtype(model, x.dtype), params, x, offset)
 
 
 def sample(model: Model, params: Any, x: Any, key: Array, offset: Any = None) -> Array:
@@ -160,12 +172,14 @@ def sample(model: Model, params: Any, x: Any, key: Array, offset: Any = None) ->
     The normal family draws with the variance in `model.family.dispersion`: after a fit, sample from `fit.model`.
     Arguments and errors are those of `predict`, and a JAX random key.
     """
-    return _sample(model, params, *_read(params, x, offset), key)
+    check_key(key)
+    x, offset = _read(params, x, offset)
+    return _sample(in_dtype(model, x.dtype), params, x, offset, key)
 
 
 def _read(params: Any, x: Any, offset: Any) -> tuple[Array, Array | None]:
     """Features and offset, checked on the host and brought to the parameters' dtype."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
+    dtype = float_dtype(jnp.result_type(*jax.tree.leaves(params)))
     x, labels = read_array(x, "x")
     if x.ndim != 2:
         raise ValueError(f"x must be 2-d (n, d), got shape {x.shape}" + ("; use x[None] for one row" * (x.ndim == 1)))

@@ -14,6 +14,7 @@ class Status(IntEnum):
     STOPPED_EARLY = 1
     NONFINITE = 2
     INVALID_TARGET = 3
+    INVALID_INPUT = 4
 
     @property
     def ok(self) -> bool:
@@ -30,9 +31,11 @@ _SENTENCES = {
     Status.COMPLETED: "all epochs asked for were run",
     Status.STOPPED_EARLY: "the watched loss did not improve for `patience` epochs; the best parameters are kept",
     Status.NONFINITE: "the loss or a parameter became infinite or NaN; usually the learning rate is too large (lower "
-    "learning_rate), the features are on very different scales (standardize x), or x holds NaN (use make_data)",
-    Status.INVALID_TARGET: "a target is outside the family's support, or its row of x is not finite; "
-    "make_data(..., family=family) names the row",
+    "learning_rate) or the features are on very different scales (standardize x)",
+    Status.INVALID_TARGET: "a target, of the data or of the validation data, is outside the family's support; nothing "
+    "was fitted; make_data(..., family=family) names the row",
+    Status.INVALID_INPUT: "x or the offset is not finite, a weight is negative or all are 0, or a number such as "
+    "learning_rate or l2 is out of range; nothing was fitted; outside of jit and vmap the error names which",
 }
 
 

@@ -15,10 +15,10 @@ from .data import Data
 
 CHUNK = 4096  # rows; a chunk and what is computed from it should stay in a core's cache
 
-Sums = TypeVar("Sums")
+Total = TypeVar("Total")
 
 
-def row_sums(sums: Callable[[Data], Sums], data: Data, chunk: int = CHUNK) -> Sums:
+def row_sums(sums: Callable[[Data], Total], data: Data, chunk: int = CHUNK) -> Total:
     """Add `sums(rows)`, any tree of arrays, over chunks of the rows; each row is read once a pass.
 
     The last, shorter chunk is summed on its own, so nothing is padded or copied.
@@ -29,10 +29,10 @@ def row_sums(sums: Callable[[Data], Sums], data: Data, chunk: int = CHUNK) -> Su
 
     # Reverse mode computes a chunk again instead of keeping what it computed, which would be a copy of x and more.
     @partial(jax.checkpoint, static_argnums=1)
-    def part(start: Array, size: int) -> Sums:
+    def part(start: Array, size: int) -> Total:
         return sums(jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, size), data))
 
-    def add(total: Sums, start: Array) -> tuple[Sums, None]:
+    def add(total: Total, start: Array) -> tuple[Total, None]:
         return jax.tree.map(jnp.add, total, part(start, chunk)), None
 
     starts = jnp.arange(0, n - n % chunk, chunk)

@@ -15,11 +15,11 @@ from jax import Array
 from .data import Data, clean
 from .inputs import check_count, check_number
 from .lanes import any_lane
-from .losses import objective, with_dispersion
-from .minibatches import check_order, in_epochs, shuffled, take
-from .models import Model, check_problem, init
-from .recipes import Optimizer, Recipe, make_recipe
+from .losses import objective, targets_supported, with_dispersion
+from .minibatches import in_epochs, shuffled, take
+from .models import Model, check_problem, in_dtype, init
 from .results import Fit, History, Status
+from .settings import Optimizer, Settings, check_run, make_settings, valid
 
 
 class SGDState(NamedTuple):
@@ -29,13 +29,14 @@ class SGDState(NamedTuple):
     without patience; `stale` counts epochs since then. `loss` and `watched` are the last epoch's `History` entries.
     """
 
-    recipe: Recipe
+    settings: Settings
     params: Any
     optimizer_state: Any
     key: Array | None
     status: Array
     epoch: Array
     step: Array
+    passes: Array
     loss: Array
     watched: Array
     best: Any
@@ -53,7 +54,7 @@ def sgd_step(model: Model, params: Any, batch: Data, learning_rate: float | Arra
     check_number(l2, "l2", at_least=0)
     check_problem(model, batch)
     dtype = batch.x.dtype
-    return _step(model, params, batch, jnp.asarray(learning_rate, dtype), jnp.asarray(l2, dtype))
+    return _step(in_dtype(model, dtype), params, batch, jnp.asarray(learning_rate, dtype), jnp.asarray(l2, dtype))
 
 
 @jax.jit
@@ -75,8 +76,8 @@ def sgd_init(
     patience: int | None = None,
 ) -> SGDState:
     """The state before the first epoch; arguments and errors are those of `fit_sgd`."""
-    recipe, params = make_recipe(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
-    return _init(recipe, data, key, params)
+    settings, params = make_settings(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
+    return _init(settings, data, key, params)
 
 
 def sgd_epochs(
@@ -84,13 +85,14 @@ def sgd_epochs(
 ) -> SGDState:
     """Run `epochs` more; the same run in pieces as in one, to the bit. Further arguments are those of `fit_sgd`."""
     epochs = check_count(epochs, "epochs")
-    check_problem(state.recipe.model, data)
-    order, validation = _check_run(state.recipe.model, data, state.key, order, validation)
+    check_problem(state.settings.model, data)
+    order, validation = check_run(state.settings.model, data, state.key, order, validation)
     return _epochs(state, data, order, validation, epochs)[0]
 
 
 def sgd_finish(state: SGDState, data: Data) -> Fit:
     """The `Fit` of a run as it stands: one more pass for the loss and its gradient; `history` is None."""
+    check_problem(state.settings.model, data)
     return _finish(state, data, None)
 
 
@@ -117,10 +119,12 @@ def fit_sgd(
     Args:
         model: from `glm` or `mlp`.
         data: from `make_data`.
-        key: JAX random key for the initial weights and the shuffling; None where `params` and `order` are given.
+        key: JAX random key for the initial weights and the shuffling; None where nothing is drawn: with `order`, and
+            `params` or a GLM, which starts at 0.
         params: initial parameters; None draws them with `init`.
         optimizer: module-level function from a learning rate to an optax transformation: `optax.sgd`,
-            `optax.adam`, or one of your own with momentum or a schedule.
+            `optax.adam`, or one of your own with momentum or a schedule. A lambda or a `functools.partial` made
+            anew at each call would compile anew.
         learning_rate: above 0.
         batch_size: rows a minibatch; the last of an epoch is smaller where they don't divide. More rows than there
             are is all of them.
@@ -134,7 +138,8 @@ def fit_sgd(
             on `validation`, else the objective on `data` itself. None runs all epochs and returns the last.
 
     Returns:
-        `Fit` with status COMPLETED, STOPPED_EARLY, NONFINITE (diverged) or INVALID_TARGET, and a `History`.
+        `Fit` with status COMPLETED, STOPPED_EARLY, NONFINITE (diverged), INVALID_TARGET or INVALID_INPUT, and a
+        `History`.
 
     Raises:
         ValueError: numbers out of range, shapes that do not fit; TypeError: an optax instance for the factory, no
@@ -143,42 +148,41 @@ def fit_sgd(
     Reference: Robbins and Monro (1951), A stochastic approximation method; Bottou, Curtis and Nocedal (2018).
     """
     epochs = check_count(epochs, "epochs")
-    recipe, params = make_recipe(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
-    order, validation = _check_run(recipe.model, data, key, order, validation)
-    return _fit(recipe, data, key, params, order, validation, epochs)
+    settings, params = make_settings(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
+    order, validation = check_run(settings.model, data, key, order, validation)
+    return _fit(settings, data, key, params, order, validation, epochs)
 
 
 @partial(jax.jit, static_argnames="epochs")
 def _fit(
-    recipe: Recipe, data: Data, key: Array | None, params: Any, order: Any, validation: Data | None, epochs: int
+    settings: Settings, data: Data, key: Array | None, params: Any, order: Any, validation: Data | None, epochs: int
 ) -> Fit:
-    state = _init(recipe, data, key, params)
+    state = _init(settings, data, key, params)
     state, history = _epochs(state, data, order, validation, epochs)
     return _finish(state, data, history)
 
 
 @jax.jit
-def _init(recipe: Recipe, data: Data, key: Array | None, params: Any) -> SGDState:
+def _init(settings: Settings, data: Data, key: Array | None, params: Any) -> SGDState:
     dtype = data.x.dtype
     # Key 0 draws the weights, key e + 1 shuffles epoch e: the same whether a run goes in one piece or several.
-    if params is None:
-        params = init(recipe.model, None if key is None else jax.random.fold_in(key, 0), data.x.shape[1], dtype=dtype)
-    supported = recipe.model.family.support(data.y)
-    if data.weight is not None:
-        supported |= (data.weight == 0).reshape((-1,) + (1,) * (data.y.ndim - 1))
-    status = jnp.where(jnp.all(supported), Status.COMPLETED, Status.INVALID_TARGET).astype(jnp.int32)
+    if params is None:  # without a key only what starts at zero
+        params = init(settings.model, None if key is None else jax.random.fold_in(key, 0), data.x.shape[1], dtype=dtype)
+    status = jnp.where(targets_supported(settings.model, data), Status.COMPLETED, Status.INVALID_TARGET)
+    status = jnp.where(valid(settings, data), status, Status.INVALID_INPUT).astype(jnp.int32)
     zero, nan = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan, dtype)
     return SGDState(
-        recipe=recipe,
+        settings=settings,
         params=params,
-        optimizer_state=recipe.optimizer(recipe.learning_rate).init(params),
+        optimizer_state=settings.optimizer(settings.learning_rate).init(params),
         key=key,
         status=status,
         epoch=zero,
         step=zero,
+        passes=zero,
         loss=nan,
         watched=nan,
-        best=None if recipe.patience is None else params,
+        best=None if settings.patience is None else params,
         best_loss=jnp.full((), jnp.inf, dtype),
         stale=zero,
     )
@@ -189,8 +193,11 @@ def _epochs(
     state: SGDState, data: Data, order: Array | None, validation: Data | None, epochs: int
 ) -> tuple[SGDState, History]:
     data = clean(data)
-    validation = None if validation is None else clean(validation)
-    n, batch_size = data.x.shape[0], state.recipe.batch_size
+    if validation is not None:
+        known = (state.status != Status.COMPLETED) | targets_supported(state.settings.model, validation)
+        state = state._replace(status=jnp.where(known, state.status, Status.INVALID_TARGET).astype(jnp.int32))
+        validation = clean(validation)
+    n, batch_size = data.x.shape[0], state.settings.batch_size
     parts = None if order is None else in_epochs(order, n, epochs)
     ragged = parts is not None or n % batch_size != 0
 
@@ -214,36 +221,41 @@ def _epochs(
 
 def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation: Data | None) -> SGDState:
     """One epoch over the given minibatches, (steps, batch_size) row numbers, and what patience makes of it."""
-    recipe = state.recipe
-    optimizer = recipe.optimizer(recipe.learning_rate)
+    settings = state.settings
+    optimizer = settings.optimizer(settings.learning_rate)
 
     def step(carry: tuple[Any, Any], rows: Array) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
         params, optimizer_state = carry
         batch = take(data, rows, ragged)
         value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
-        (value, sums), gradient = value_and_gradient(recipe.model, params, batch, recipe.l2)
+        (value, sums), gradient = value_and_gradient(settings.model, params, batch, settings.l2)
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), (value, sums.weight)
 
     (params, optimizer_state), (values, weights) = jax.lax.scan(step, (state.params, state.optimizer_state), batches)
-    loss = jnp.sum(values * weights) / jnp.sum(weights)
+    total = jnp.sum(weights)
     state = state._replace(
         params=params,
         optimizer_state=optimizer_state,
         epoch=state.epoch + 1,
         step=state.step + batches.shape[0],
-        loss=loss,
+        passes=state.passes + 1,
+        loss=jnp.sum(values * weights) / jnp.where(total == 0, 1, total),
     )
-    status = jnp.where(jnp.isfinite(loss), Status.COMPLETED, Status.NONFINITE).astype(jnp.int32)
+    finite = jnp.isfinite(state.loss)
     if validation is not None:
-        state = state._replace(watched=objective(recipe.model, params, validation, jnp.zeros_like(recipe.l2))[0])
-    elif recipe.patience is not None:
-        state = state._replace(watched=objective(recipe.model, params, data, recipe.l2)[0])
-    if recipe.patience is None:
+        state = state._replace(watched=objective(settings.model, params, validation, jnp.zeros_like(settings.l2))[0])
+    elif settings.patience is not None:
+        watched = objective(settings.model, params, data, settings.l2)[0]
+        state = state._replace(watched=watched, passes=state.passes + 1)
+    if validation is not None or settings.patience is not None:
+        finite &= jnp.isfinite(state.watched)
+    status = jnp.where(finite, Status.COMPLETED, Status.NONFINITE).astype(jnp.int32)
+    if settings.patience is None:
         return state._replace(status=status)
     better = state.watched < state.best_loss
     stale = jnp.where(better, 0, state.stale + 1)
-    stop = (status == Status.COMPLETED) & (stale >= recipe.patience)
+    stop = (status == Status.COMPLETED) & (stale >= settings.patience)
     return state._replace(
         status=jnp.where(stop, Status.STOPPED_EARLY, status).astype(jnp.int32),
         best=jax.tree.map(partial(jnp.where, better), params, state.best),
@@ -254,40 +266,24 @@ def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation
 
 @jax.jit
 def _finish(state: SGDState, data: Data, history: History | None) -> Fit:
-    recipe = state.recipe
-    params = state.params if recipe.patience is None else state.best
+    settings = state.settings
+    params = state.params if settings.patience is None else state.best
     value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
-    (loss, sums), gradient = value_and_gradient(recipe.model, params, clean(data), recipe.l2)
+    (loss, sums), gradient = value_and_gradient(settings.model, params, clean(data), settings.l2)
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(gradient)]))
-    diverged = (state.status != Status.INVALID_TARGET) & ~jnp.isfinite(loss)
-    watched_data = history is not None and recipe.patience is not None
+    ended_well = (state.status == Status.COMPLETED) | (state.status == Status.STOPPED_EARLY)
     return Fit(
-        model=with_dispersion(recipe.model, data, sums),
+        model=with_dispersion(settings.model, data, sums),
         params=params,
         loss=loss,
         optimality=largest / jnp.maximum(1, jnp.abs(loss)),
         steps=state.step,
-        passes=state.epoch * (2 if watched_data else 1) + 1,
-        status=jnp.where(diverged, Status.NONFINITE, state.status).astype(jnp.int32),
+        passes=state.passes + 1,
+        status=jnp.where(ended_well & ~jnp.isfinite(loss), Status.NONFINITE, state.status).astype(jnp.int32),
         rcond=None,
         aliased=None,
         infinite=None,
-        l1=jnp.zeros_like(recipe.l2),
-        l2=recipe.l2,
+        l1=jnp.zeros_like(settings.l2),
+        l2=settings.l2,
         history=history,
     )
-
-
-def _check_run(
-    model: Model, data: Data, key: Array | None, order: Any, validation: Data | None
-) -> tuple[Array | None, Data | None]:
-    """Check what an epoch is run with: the minibatches and the validation data."""
-    if validation is not None:
-        check_problem(model, validation)
-        if validation.x.shape[1] != data.x.shape[1]:
-            raise ValueError(f"validation has {validation.x.shape[1]} features, data {data.x.shape[1]}")
-    if order is None:
-        if key is None:
-            raise TypeError("key must be a JAX random key, such as jax.random.key(0), where rows are shuffled")
-        return None, validation
-    return check_order(order, data.x.shape[0]), validation

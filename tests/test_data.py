@@ -41,6 +41,7 @@ FRAMES = {
     "object numbers": (X.astype(object), Y.astype(object)),
     "unmasked masked array": (np.ma.masked_array(X), np.ma.masked_array(Y)),
     "bool target": (X, Y.astype(bool)),
+    "object booleans": (X, Y.astype(bool).astype(object)),
     "uint8 target": (X, Y.astype(np.uint8)),
 }
 
@@ -119,6 +120,34 @@ def test_rows_of_weight_0_are_inert_whatever_they_hold():
     assert np.isnan(gj.loss(model, params, raw._replace(weight=jnp.ones(6))))
 
 
+@pytest.mark.parametrize("huge", [1e308, 1e200, 1e150, np.inf, np.nan])
+def test_a_huge_inert_row_is_inert_in_a_network_too(huge, key):
+    model, _, data = problem("bernoulli", "mlp")
+    weight = jnp.ones(len(data.x)).at[1].set(0)
+    want = gj.fit_sgd(model, data._replace(weight=weight), key, epochs=2)
+    got = gj.fit_sgd(model, data._replace(weight=weight, x=data.x.at[1, 0].set(huge)), key, epochs=2)
+    assert got.status == gj.Status.COMPLETED
+    np.testing.assert_allclose(got.params[0].w, want.params[0].w, rtol=1e-12)
+
+
+def test_what_is_known_is_silenced_and_checked_next_to_what_is_traced():
+    x, weight, precision = with_value(X, (1, 0), np.nan), np.array([1.0, 0, 1, 1, 1, 1]), np.array([1, 0, 1.0, 1, 1, 1])
+    data = gj.make_data(X, Y, weight=weight, precision=precision)
+    assert np.isfinite(gj.loss(gj.glm(gj.normal()), gj.init(gj.glm(gj.normal()), None, 2), data))
+    batch = jax.vmap(lambda y: gj.make_data(x, y, weight=weight).x)(np.stack([Y, Y]))
+    assert np.isfinite(batch).all()
+    with pytest.raises(ValueError, match="x contains NaN"):
+        jax.vmap(lambda y: gj.make_data(x, y))(np.stack([Y, Y]))
+    jax.vmap(lambda weight: gj.make_data(x, Y, weight=weight).x)(np.stack([weight, weight]))  # the row may be inert
+
+
+def test_narrowing_is_checked_for_jax_arrays_too():
+    with pytest.raises(ValueError, match=r"y = 1e\+39 at index 0 overflows float32"):
+        gj.make_data(X.astype(np.float32), jnp.full(6, 1e39))
+    with pytest.warns(UserWarning, match="whole numbers above 16777216"):
+        gj.make_data(X.astype(np.float32), np.full(6, 16777217.0))
+
+
 def test_weight_means_copies():
     model, params, data = problem("poisson")
     weight = np.arange(len(data.y)) % 3
@@ -173,7 +202,9 @@ BAD = {
     "x complex": (T, "got dtype complex128", (X + 0j, Y)),
     "x datetime": (T, r"got dtype datetime64", (np.zeros((6, 2), "M8[s]"), Y)),
     "x dict": (T, "x must be numeric, got dict", ({"a": 1}, Y)),
-    "x None": (V, "x must be 2-d|x contains NaN", (None, Y)),
+    "x None": (V, r"x must be 2-d \(n, d\), got shape \(\)", (None, Y)),
+    "one-hot y": (V, r"turn one-hot rows into labels by y.argmax\(axis=1\)", (X, np.eye(6)[:, :5], CLASSES)),
+    "family by name": (T, "family must be a Family, such as gj.poisson.., got 'poisson'", (X, Y, "poisson")),
     "masked": (V, r"x has masked values.*\.filled", (np.ma.masked_array(X, X > 1), Y)),
     "ragged": (V, "x is not a rectangular array", ([[1, 2], [3]], Y[:2])),
     "sparse": (T, r"x is a sparse matrix.*x\.toarray\(\)", (scipy.sparse.csr_array(X), Y)),

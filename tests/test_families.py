@@ -189,9 +189,13 @@ def test_a_family_is_immutable():
         (lambda: gj.bernoulli(link="x"), ValueError, "known: logit"),
         (lambda: gj.normal(link="log2"), ValueError, "known: identity"),
         (lambda: gj.categorical(3, link="logit"), ValueError, "known: softmax"),
-        (lambda: gj.categorical(1), ValueError, "n_classes=1: a categorical target needs at least 2"),
+        (lambda: gj.categorical(1), ValueError, "n_classes must be 2 or more, got 1"),
         (lambda: gj.categorical(3, reference=3), ValueError, r"reference=3 is outside 0\.\.2"),
-        (lambda: gj.normal(1), ValueError, "leave it None for one output"),
+        (lambda: gj.normal(1), ValueError, r"n_outputs \(None for one output.* must be 2 or more, got 1"),
+        (lambda: gj.normal(2.5), TypeError, "must be a whole number, got 2.5"),
+        (lambda: gj.categorical("3"), TypeError, "n_classes must be a whole number, got '3'"),
+        (lambda: gj.categorical(3, reference=-1), ValueError, "reference must be 0 or more, got -1"),
+        (lambda: gj.normal(dispersion=-1.0), ValueError, "dispersion must be a finite number above 0, got -1.0"),
     ],
 )
 def test_bad_families(make, error, message):

@@ -12,10 +12,10 @@ import glmjax as gj
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    ["links", "families", "predictors", "inputs", "data", "results", "files", "lanes"],
+    ["inputs", "links", "distributions", "families", "predictors", "data", "results", "files", "lanes"],
     ["models"],
     ["rows", "losses", "minibatches"],
-    ["recipes", "sgd"],
+    ["settings", "sgd"],
     ["many"],
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms)}

@@ -11,8 +11,9 @@ import optax
 from jax import Array
 
 from .data import Data
-from .inputs import check_count, check_number, is_traced
-from .models import Model, check_params, check_problem
+from .inputs import check_count, check_key, check_number, is_traced
+from .minibatches import check_order
+from .models import Model, check_params, check_problem, in_dtype
 
 Optimizer = Callable[[Any], optax.GradientTransformation]
 
@@ -23,7 +24,7 @@ Optimizer = Callable[[Any], optax.GradientTransformation]
     meta_fields=["optimizer", "batch_size"],
 )
 @dataclass(frozen=True)
-class Recipe:
+class Settings:
     """What an SGD run does, whatever state it is in: static descriptions, and numbers as leaves."""
 
     model: Model
@@ -34,7 +35,7 @@ class Recipe:
     patience: Array | None
 
 
-def make_recipe(
+def make_settings(
     model: Model,
     data: Data,
     key: Array | None,
@@ -44,8 +45,8 @@ def make_recipe(
     batch_size: int,
     l2: float | Array,
     patience: int | None,
-) -> tuple[Recipe, Any]:
-    """The recipe and the initial parameters, checked; raises as `fit_sgd` says.
+) -> tuple[Settings, Any]:
+    """The settings and the initial parameters, checked; raises as `fit_sgd` says.
 
     Every number is brought to x's dtype, so that a new value of another type is no new trace.
     """
@@ -54,6 +55,7 @@ def make_recipe(
             f"optimizer must be a function from a learning rate to an optax transformation, such as optax.adam itself "
             f"and not optax.adam(0.1); got {type(optimizer).__name__}"
         )
+    check_key(key)
     check_number(learning_rate, "learning_rate", above=0)
     check_number(l2, "l2", at_least=0)
     check_problem(model, data)
@@ -65,14 +67,43 @@ def make_recipe(
     if params is not None:
         check_params(model, params, d)
         params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
-    elif key is None:
-        raise TypeError("key must be a JAX random key, such as jax.random.key(0); None needs both params and order")
-    recipe = Recipe(
-        model=jax.tree.map(lambda number: jnp.asarray(number, dtype), model),
+    settings = Settings(
+        model=in_dtype(model, dtype),
         optimizer=optimizer,
         batch_size=batch_size,
         learning_rate=jnp.asarray(learning_rate, dtype),
         l2=jnp.asarray(l2, dtype),
         patience=None if patience is None else jnp.asarray(patience, jnp.int32),
     )
-    return recipe, params
+    return settings, params
+
+
+def valid(settings: Settings, data: Data) -> Array:
+    """Whether all numbers are in range, as the host has checked where it could see them; rows of weight 0 aside."""
+    rows = jnp.all(jnp.isfinite(data.x), axis=1)
+    weight = jnp.ones(rows.shape, data.x.dtype) if data.weight is None else data.weight
+    if data.offset is not None:
+        rows &= jnp.isfinite(data.offset)
+    if data.precision is not None:
+        rows &= (data.precision > 0) & jnp.isfinite(data.precision)
+    weights = jnp.all(weight >= 0) & jnp.any(weight > 0) & jnp.all(jnp.isfinite(weight))
+    rate, l2 = settings.learning_rate, settings.l2
+    numbers = (rate > 0) & jnp.isfinite(rate) & (l2 >= 0) & jnp.isfinite(l2)
+    if settings.patience is not None:
+        numbers &= settings.patience >= 1
+    return jnp.all(rows | (weight == 0)) & weights & numbers
+
+
+def check_run(
+    model: Model, data: Data, key: Array | None, order: Any, validation: Data | None
+) -> tuple[Array | None, Data | None]:
+    """Check what an epoch is run with: the minibatches and the validation data."""
+    if validation is not None:
+        check_problem(model, validation)
+        if validation.x.shape[1] != data.x.shape[1]:
+            raise ValueError(f"validation has {validation.x.shape[1]} features, data {data.x.shape[1]}")
+    if order is None:
+        if key is None:
+            raise TypeError("key must be a JAX random key, such as jax.random.key(0), where rows are shuffled")
+        return None, validation
+    return check_order(order, data.x.shape[0]), validation
