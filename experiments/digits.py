@@ -22,13 +22,17 @@ import glmjax as gj
 from .report import (
     add_results_argument,
     console,
+    count,
     environment,
     open_results,
+    penalty,
+    positive,
     progress,
     save_figure,
     save_json,
     say,
     seconds,
+    sizes,
     spread,
     statistics,
 )
@@ -77,17 +81,18 @@ MEASURES = ("train loss", "train accuracy", "test loss", "test accuracy")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this experiment."""
-    sizes = lambda text: tuple(int(size) for size in text.split(","))  # noqa: E731
-    parser.add_argument("--seeds", type=int, default=64, help="networks trained at once")
+    parser.add_argument("--seeds", type=count, default=64, help="networks trained at once")
     parser.add_argument("--family", choices=HEADS, default="categorical", help="what is predicted of a digit: its class"
                         ", one-hot least squares, odd or even, or how many closed loops it has")  # fmt: skip
     parser.add_argument("--hidden", type=sizes, default="50", metavar="H[,H...]", help="units of each hidden layer")
-    parser.add_argument("--activation", choices=("identity", "sigmoid", "tanh", "relu"), default="relu", help="hidden")
-    parser.add_argument("--epochs", type=int, default=40, help="passes through the training data")
-    parser.add_argument("--batch-size", type=int, default=32, help="rows a minibatch")
+    parser.add_argument(
+        "--activation", choices=("identity", "sigmoid", "tanh", "relu"), default="relu", help="of the hidden units"
+    )
+    parser.add_argument("--epochs", type=count, default=40, help="passes through the training data")
+    parser.add_argument("--batch-size", type=count, default=32, help="rows a minibatch")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="how a step is made of a gradient")
-    parser.add_argument("--learning-rate", type=float, default=0.1, help="step size")
-    parser.add_argument("--l2", type=float, default=0.0, help="ridge penalty on the weights")
+    parser.add_argument("--learning-rate", type=positive, default=0.1, help="step size")
+    parser.add_argument("--l2", type=penalty, default=0.0, help="ridge penalty on the weights")
     parser.add_argument("--seed", type=int, default=0, help="where the seeds' random keys start")
     add_results_argument(parser, "digits")
 
@@ -127,8 +132,9 @@ def train_seeds(
 ) -> Run:
     """Train all seeds; a compiled program of a few epochs is called again and again, to show and to time progress."""
     keys = spread(jax.random.split(jax.random.key(options.seed), options.seeds))
-    per_call = -(-options.epochs // 20)  # about 20 calls: the host between them costs nothing visible
-    calls = -(-options.epochs // per_call)
+    # About 20 calls or more, of equal length: the host between them costs nothing visible.
+    per_call = max(k for k in range(1, options.epochs // 20 + 2) if options.epochs % k == 0)
+    calls = options.epochs // per_call
 
     @jax.jit
     @jax.vmap
@@ -218,8 +224,6 @@ def draw(runs: list[Run], seeds: int) -> Figure:
 
 def run(options: argparse.Namespace) -> int:
     """Train, show the table and the times, save a picture and a JSON."""
-    if options.seeds < 1 or options.epochs < 1:
-        raise SystemExit(f"--seeds and --epochs must be 1 or more, got {options.seeds} and {options.epochs}")
     folder = open_results(options.results)
     head = HEADS[options.family]
     train, test = load(head)

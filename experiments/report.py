@@ -24,6 +24,32 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True, markup=False)
 
 
+def count(text: str) -> int:
+    """An option that is a whole number, 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return value
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """An option that is whole numbers between commas."""
+    return tuple(count(part) for part in text.split(","))
+
+
+def positive(text: str) -> float:
+    """An option that is a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def penalty(text: str) -> float:
+    """An option that is a number, 0 or more."""
+    return 0.0 if float(text) == 0 else positive(text)
+
+
 def add_results_argument(parser: argparse.ArgumentParser, name: str) -> None:
     """The option that says where results go."""
     parser.add_argument("--results", type=Path, default=Path("results") / name, metavar="DIR", help="where results go")

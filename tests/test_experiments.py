@@ -20,7 +20,7 @@ def run(*arguments):
 @pytest.mark.parametrize("family", ["categorical", "poisson"])
 def test_digits_end_to_end(family, tmp_path):
     folder = tmp_path / "new" / "folder"
-    done = run("digits", "--seeds", 3, "--epochs", 2, "--family", family, "--hidden", "6,4", "--results", folder)
+    done = run("digits", "--seeds", 3, "--epochs", 3, "--family", family, "--hidden", "6,4", "--results", folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"picture and figures are in {folder}"
     for word in ("train loss", "test accuracy", "mean", "sd", "min", "max", "first call", "3 COMPLETED"):
@@ -31,6 +31,7 @@ def test_digits_end_to_end(family, tmp_path):
     for model in record["models"].values():
         assert model["final"]["train loss"]["mean"] < model["curves"]["train loss"]["mean"][0]
         assert len(model["each seed"]["test accuracy"]) == 3
+        assert model["epochs"][-1] == 3
 
 
 def test_a_diverging_run_says_so(tmp_path):
@@ -65,9 +66,16 @@ def test_bad_names_and_folders(tmp_path):
     assert done.returncode == 1
     assert "results cannot be written to" in done.stderr
     assert "--results DIR" in done.stderr
-    done = run("digits", "--seeds", 0)
-    assert done.returncode == 1
-    assert "--seeds and --epochs must be 1 or more" in done.stderr
+    for option, value, message in [
+        ("--seeds", 0, "argument --seeds: must be 1 or more, got 0"),
+        ("--hidden", "5,x", "argument --hidden: invalid sizes value: '5,x'"),
+        ("--learning-rate", -1, "argument --learning-rate: must be above 0, got -1"),
+        ("--l2", -1, "argument --l2: must be above 0, got -1"),
+        ("--family", "gamma", "argument --family: invalid choice: 'gamma'"),
+    ]:
+        done = run("digits", f"{option}={value}")
+        assert done.returncode == 2
+        assert message in done.stderr
 
 
 def test_a_missing_extra_is_named(tmp_path):

@@ -35,6 +35,10 @@ def test_ci_calls_exactly_the_test_command():
     assert commands[1] in lines
 
 
+def test_no_figure_is_left_open():
+    assert not re.findall(r"@[A-Z]|TODO|TBD", README)
+
+
 def test_every_room_stands_in_the_architecture():
     rooms = {path.stem for path in (ROOT / "glmjax").glob("*.py")} - {"__init__"}
     part = README.split("## Architecture")[1]

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 import glmjax as gj
 
-from ..report import add_results_argument, console, environment, open_results, save_json, say, seconds, spread
+from ..report import add_results_argument, console, count, environment, open_results, save_json, say, seconds, spread
 
 torch: Any
 try:
@@ -36,10 +36,10 @@ CLASSES = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
-    parser.add_argument("--seeds", type=int, default=64, help="networks glmjax trains at once")
-    parser.add_argument("--epochs", type=int, default=10, help="passes through the data")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each, interleaved")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[10, 64], help="rows a minibatch")
+    parser.add_argument("--seeds", type=count, default=64, help="networks glmjax trains at once")
+    parser.add_argument("--epochs", type=count, default=10, help="passes through the data")
+    parser.add_argument("--repeats", type=count, default=5, help="timed runs of each, interleaved")
+    parser.add_argument("--batch-sizes", type=count, nargs="+", default=[10, 64], help="rows a minibatch")
     add_results_argument(parser, "benchmark-seeds")
 
 
@@ -124,10 +124,10 @@ def runners(
     ]
     peers = {"scikit-learn": sklearn_fit} | ({} if torch is None else {"PyTorch": torch_loop})
     for name, peer in peers.items():
-        for count, label in ((None, name), (1, f"{name}, 1 thread")):
+        for limit, label in ((None, name), (1, f"{name}, 1 thread")):
 
-            def call(seed: int, peer: Callable[..., float] = peer, count: int | None = count) -> float:
-                return threads(count, partial(peer, x, y, batch_size, epochs, seed))
+            def call(seed: int, peer: Callable[..., float] = peer, limit: int | None = limit) -> float:
+                return threads(limit, partial(peer, x, y, batch_size, epochs, seed))
 
             race.append(Runner(label, 1, call))
     return race
