@@ -1,6 +1,7 @@
 """glmjax: generalized linear models and multilayer perceptrons as pure JAX functions."""
 
 from . import files as files
+from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import bernoulli, categorical, normal, poisson
@@ -40,9 +41,12 @@ __all__ = [
     "normal",
     "poisson",
     "predict",
+    "relu_approximation",
+    "ridge_approximation",
     "sample",
     "sgd_epochs",
     "sgd_finish",
     "sgd_init",
     "sgd_step",
+    "sigmoid_approximation",
 ]
