@@ -7,9 +7,22 @@ import sys
 
 import jax
 
-EXPERIMENTS = {
+CLAIMS = {  # in the lecture's order; each is a file that measures claims, see claims.py
+    "glm-table": "the four rows of the GLM table recover what drew their data, with one gradient for all",
+    "mse-is-mle": "least squares is maximum likelihood under normal noise",
+    "softmax-shift": "softmax does not see a constant added to all logits",
+    "convex-regions": "the decision regions of softmax regression are convex, an MLP's are not",
+    "poisson-limit": "Poisson is the limit of many rare chances",
+    "poisson-regression": "real counts want Poisson regression, with exposure as an offset",
+    "hidden-activations": "what hidden layers do, by activation, initialization, depth and width",
+    "universal-approximation-relu": "one hidden layer of ReLUs comes as near to f as you like",
+    "universal-approximation-squash": "so does one of sigmoids, also in two dimensions",
+    "backprop-by-hand": "the chain of derivatives of an MLP, line by line, against autodiff",
+}
+OTHERS = {
     "digits": "softmax regression and an MLP on handwritten digits, many seeds in one compiled program",
     "benchmark": "time glmjax against its peers: benchmark seeds",
+    "lecture": "all claims of the lecture, and a page of them to read: lecture --quick",
 }
 
 
@@ -21,18 +34,23 @@ def use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
+def listing() -> str:
+    """The experiments, a line each."""
+    return "\n".join(f"  {name:<31} {line}" for name, line in (OTHERS | CLAIMS).items())
+
+
 def main(arguments: list[str]) -> int:
     """Run the experiment that the first argument names; the exit status."""
-    listing = "\n".join(f"  {name:<12} {line}" for name, line in EXPERIMENTS.items())
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: python -m experiments NAME [--help] [options]\n\nexperiments:\n{listing}")
+        print(f"usage: python -m experiments NAME [--help] [options]\n\nexperiments:\n{listing()}")
         return 0
     name, *rest = arguments
-    if name not in EXPERIMENTS:
-        print(f"unknown experiment {name!r}; there are:\n{listing}", file=sys.stderr)
+    if name not in CLAIMS | OTHERS:
+        print(f"unknown experiment {name!r}; there are:\n{listing()}", file=sys.stderr)
         return 2
     try:
-        module = importlib.import_module(f"experiments.{name}")
+        module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+        from . import claims
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("experiments", "glmjax")):
             raise
@@ -43,10 +61,13 @@ def main(arguments: list[str]) -> int:
         description=module.__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    module.add_arguments(parser)
+    if name in CLAIMS:
+        claims.add_arguments(parser, name)
+    else:
+        module.add_arguments(parser)
     options = parser.parse_args(rest)
     use_all_cores()
-    return module.run(options) or 0
+    return claims.run(module, name, options) if name in CLAIMS else module.run(options)
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def draw(runs: list[Run], seeds: int) -> Figure:
         axes[0].set_yscale("log")
     axes[0].set_ylabel("mean negative log-likelihood")
     axes[1].set_ylabel("share of digits predicted right")
-    axes[1].set_ylim(bottom=min(run.curves[[1, 3], 1:].min() for run in runs) - 0.02)  # not the untrained start
+    axes[1].set_ylim(min(run.curves[[1, 3], 1:].min() for run in runs) - 0.02, 1.005)  # not the untrained start
     axes[1].legend(frameon=False, fontsize=9)
     return figure
 

@@ -61,6 +61,7 @@ def test_bad_names_and_folders(tmp_path):
     done = run("digit")
     assert done.returncode == 2
     assert "unknown experiment 'digit'; there are:\n  digits" in done.stderr
+    assert "softmax-shift" in done.stderr
     (tmp_path / "file").write_text("")
     done = run("digits", "--results", tmp_path / "file" / "x")
     assert done.returncode == 1
