@@ -30,7 +30,7 @@ def probabilities_and_losses(eta: Array) -> tuple[Array, Array]:
 def change_under_shift(dtype: type, scale: float) -> float:
     """Largest change of a probability or a loss when `scale` is added to logits up to `scale`, by one program."""
     eighths = np.random.default_rng(0).integers(int(-8 * scale), int(8 * scale) + 1, (1000, K))
-    eta = (eighths / 8).astype(dtype)  # so that adding the shift rounds nothing
+    eta: np.ndarray = (eighths / 8).astype(dtype)  # so that adding the shift rounds nothing
     before, after = probabilities_and_losses(jnp.array(eta)), probabilities_and_losses(jnp.array(eta + dtype(scale)))
     return max(float(np.abs(np.asarray(b) - np.asarray(a)).max()) for b, a in zip(before, after, strict=True))
 
