@@ -63,7 +63,8 @@ def make_data(
         TypeError: strings, categories, dates, complex numbers, sparse matrices, other objects.
     """
     chosen = not isinstance(x, list | tuple)  # whoever passes an array or a frame chose its dtype
-    check_family(family)
+    if family is not None:
+        check_family(family)
     x, labels = read_array(x, "x", "one-hot encode categories and drop other columns")
     if x.ndim != 2:
         hint = "use x[:, None] for one feature" if x.ndim == 1 else "for a batch of data sets vmap over the first axis"
@@ -114,8 +115,8 @@ def make_data(
 
 
 def check_family(family: Any) -> None:
-    """Raise unless `family` is a `Family` or None."""
-    if not (family is None or isinstance(family, Family)):
+    """Raise unless `family` is a `Family`."""
+    if not isinstance(family, Family):
         raise TypeError(f"family must be a Family, such as gj.poisson(), got {family!r}")
 
 

@@ -23,7 +23,7 @@ class Sums(NamedTuple):
 
 
 def chunk_sums(model: Model, params: Any, rows: Data) -> Sums:
-    """The `Sums` of some rows. A row of weight 0 is inert: neither its value nor its derivatives count."""
+    """The `Sums` of some rows. A row of weight 0 is inert but for the derivative by that weight."""
     family = model.family
     eta = linear_predictor(model, params, rows.x, rows.offset)
     y = rows.y

@@ -28,7 +28,7 @@ class Model:
 
 def glm(family: Family, bias: bool = True) -> Model:
     """Generalized linear model: `eta = x @ w + b`; `bias=False` leaves b out (a column of ones then absorbs it)."""
-    _require_family(family)
+    check_family(family)
     return Model(family, Linear(bool(bias)))
 
 
@@ -38,7 +38,7 @@ def mlp(family: Family, hidden: tuple[int, ...] = (50,), activation: str | Calla
     `activation` is "identity", "sigmoid", "tanh" or "relu", or a module-level function (a lambda made anew at each
     call would compile anew). Raises `ValueError` for an unknown name or a size below 1, `TypeError` for others.
     """
-    _require_family(family)
+    check_family(family)
     if not isinstance(hidden, tuple | list):
         raise TypeError(f"hidden must be a tuple of layer sizes, got {hidden!r}; for one layer write (50,)")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
@@ -47,10 +47,6 @@ def mlp(family: Family, hidden: tuple[int, ...] = (50,), activation: str | Calla
         raise TypeError(f"activation must be a name or a function, got {activation!r}")
     sizes = tuple(check_count(size, f"hidden[{i}]") for i, size in enumerate(hidden))
     return Model(family, MLP(sizes, activation))
-
-
-def _require_family(family: Any) -> None:
-    check_family("None" if family is None else family)
 
 
 def in_dtype(model: Model, dtype: DTypeLike) -> Model:

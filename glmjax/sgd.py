@@ -266,10 +266,10 @@ def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation
 
 @jax.jit
 def _finish(state: SGDState, data: Data, history: History | None) -> Fit:
-    settings = state.settings
+    settings, data = state.settings, clean(data)
     params = state.params if settings.patience is None else state.best
     value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
-    (loss, sums), gradient = value_and_gradient(settings.model, params, clean(data), settings.l2)
+    (loss, sums), gradient = value_and_gradient(settings.model, params, data, settings.l2)
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(gradient)]))
     ended_well = (state.status == Status.COMPLETED) | (state.status == Status.STOPPED_EARLY)
     return Fit(

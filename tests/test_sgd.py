@@ -500,6 +500,7 @@ def test_data_made_by_hand_are_brought_to_one_dtype(key):
     """NumPy parts, integer labels and weights, bool targets; only x must be floats."""
     model, _, data = problem("bernoulli")
     by_hand = gj.Data(np.asarray(data.x), np.asarray(data.y) > 0, np.ones(N, int), np.zeros(N, np.float32))
+    assert gj.fit_sgd(gj.glm(gj.normal()), by_hand, key, epochs=1).model.family.dispersion > 0
     fit = gj.fit_sgd(model, by_hand, key, epochs=1)
     chex.assert_trees_all_close(fit, gj.fit_sgd(model, data, key, epochs=1), rtol=1e-11, atol=1e-12)
     assert gj.fit_sgd(gj.glm(gj.poisson()), by_hand, key, epochs=1).status == gj.Status.COMPLETED
