@@ -6,38 +6,96 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
+
+from .links import LINKS
+
+
+def mean_of_link(family: "Family", eta: Array) -> Array:
+    """The inverse of the family's link."""
+    return LINKS[family.link].inverse(eta)
+
+
+def link_of_target(family: "Family", y: Array) -> Array:
+    """The linear predictor at which the mean is the target itself."""
+    return LINKS[family.link].forward(y)
+
+
+def hessian(family: "Family", eta: Array, y: Array) -> Array:
+    """The observed information of one observation, the second derivative of its nll: () or (k, k)."""
+    return jax.hessian(family.nll)(eta, y)
+
+
+def expected_hessian(family: "Family", eta: Array, y: Array) -> Array:
+    """The Fisher information of one observation: its nll is affine in the target in an exponential family with any
+    link, so the second derivative at `y = mean` is the expected one."""
+    return jax.hessian(family.nll)(eta, jax.lax.stop_gradient(family.mean(eta)))
+
+
+def excess_nll(family: "Family", eta: Array, y: Array) -> Array:
+    """Unit deviance as twice the nll above that at `mean = y`; cancels near the data, so a family of ours has its own."""
+    return 2 * (family.nll(eta, y) - family.nll(link_of_target(family, y), y))
+
+
+def any_finite(family: "Family", y: Any) -> Any:
+    """Any finite number is a target."""
+    return y - y == 0  # false for NaN and infinity
+
+
+def unit_variance(family: "Family", mean: Array) -> Array:
+    """Constant variance: 1, or the identity where the mean is a vector."""
+    return jnp.ones_like(mean) if mean.ndim == 0 else jnp.eye(mean.shape[0], dtype=mean.dtype)
+
+
+def no_sample(family: "Family", key: Array, eta: Array) -> Array:
+    """The family has no distribution to draw from."""
+    raise ValueError(f"the {family.name} family has no distribution to sample from: it is its first two moments only")
+
+
+def no_log_likelihood(family: "Family", eta: Array, y: Array, dispersion: Array) -> Array:
+    """The family has no likelihood: NaN."""
+    return jnp.full((), jnp.nan, eta.dtype)
 
 
 class Distribution(NamedTuple):
-    """What a family computes: module-level functions, each given the family first.
+    """What a family computes: module-level functions, each given the family first. `nll` alone makes a family; the
+    defaults are those of an exponential family with the link's mean and any finite target.
 
-    `nll` and `deviance` take one observation, `eta` () or (k,) and `y` () or (k,), and return a number. `mean` and
-    `variance` take one observation too. `support` is elementwise and uses operators only, so that it serves NumPy on
-    the host and the compiled program; `domain` says in words what it accepts. `sample` draws all rows at once.
+    `nll`, `information`, `deviance` and `log_likelihood` take one observation, `eta` () or (k,) and `y` () or (k,);
+    `mean`, `variance` and `start` too. An nll that is not finite says that eta is outside the link's domain.
+    `information` is the expected (Fisher) information that Newton steps by. `start` is a linear predictor near the
+    target, where the first step is taken. `log_likelihood` is the complete one, at a given dispersion; that of the
+    saturated model is it plus half the unit deviance over the dispersion. `support` is elementwise and uses operators
+    only, so that it serves NumPy on the host and the compiled program; `domain` says in words what it accepts.
+    `sample` draws all rows at once.
     """
 
     nll: Callable[["Family", Array, Array], Array]
-    mean: Callable[["Family", Array], Array]
-    deviance: Callable[["Family", Array, Array], Array]
-    variance: Callable[["Family", Array], Array]
-    support: Callable[["Family", Any], Any]
-    sample: Callable[["Family", Array, Array], Array]
-    domain: str
+    mean: Callable[["Family", Array], Array] = mean_of_link
+    deviance: Callable[["Family", Array, Array], Array] = excess_nll
+    variance: Callable[["Family", Array], Array] = unit_variance
+    support: Callable[["Family", Any], Any] = any_finite
+    sample: Callable[["Family", Array, Array], Array] = no_sample
+    domain: str = "a finite number"
+    information: Callable[["Family", Array, Array], Array] = expected_hessian
+    start: Callable[["Family", Array], Array] = link_of_target
+    log_likelihood: Callable[["Family", Array, Array, Array], Array] = no_log_likelihood
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["dispersion"],
-    meta_fields=["name", "link", "distribution", "n_outputs", "target_shape", "n_classes", "reference"],
+    data_fields=["dispersion", "alpha", "power"],
+    meta_fields=["name", "link", "distribution", "n_outputs", "target_shape", "n_classes", "reference", "estimates_alpha"],
 )
 @dataclass(frozen=True)
 class Family:
-    """One row of the GLM table; make it with `normal`, `bernoulli`, `categorical` or `poisson`.
+    """One row of the GLM table; make it with `normal`, `bernoulli`, `categorical`, `poisson`, ...
 
-    The names and functions are static: an equal family made anew causes no new trace. `dispersion` is a number and
-    a leaf: the factor phi of `var(t) = phi * variance(mean)` where the family has one (normal: sigma^2), None where
-    it is 1. The objective is taken at dispersion 1, so it never depends on it; `sample` does.
+    The names and functions are static: an equal family made anew causes no new trace. The numbers are leaves:
+    `dispersion`, the factor phi of `var(t) = phi * variance(mean)` where the family has one (normal: sigma^2), None
+    where it is 1; `alpha` (negative binomial) and `power` (Tweedie). The objective is taken at dispersion 1, so it
+    never depends on it; `sample` does.
     """
 
     name: str
@@ -47,7 +105,10 @@ class Family:
     target_shape: tuple[int, ...] = ()  # of one observation's target
     n_classes: int | None = None  # categorical: K
     reference: int | None = None  # categorical: the class whose logit is fixed at 0
+    estimates_alpha: bool = False  # negative binomial: alpha is a start, and found by maximum likelihood
     dispersion: Any = None
+    alpha: Any = None
+    power: Any = None
 
     def nll(self, eta: Array, y: Array) -> Array:
         """Negative log-likelihood of one observation at linear predictor `eta`, up to terms free of eta."""
@@ -57,13 +118,25 @@ class Family:
         """Mean of the target at `eta`; for the categorical family the probabilities of all K classes."""
         return self.distribution.mean(self, eta)
 
+    def information(self, eta: Array, y: Array) -> Array:
+        """Expected (Fisher) information about `eta` of one observation, () or (k, k), at dispersion 1."""
+        return self.distribution.information(self, eta, y)
+
     def deviance(self, eta: Array, y: Array) -> Array:
         """Unit deviance of one observation: twice the nll above that of the saturated model (mean = y)."""
         return self.distribution.deviance(self, eta, y)
 
+    def log_likelihood(self, eta: Array, y: Array, dispersion: Array) -> Array:
+        """Complete log-likelihood of one observation; NaN where the family has none (quasi families, Tweedie)."""
+        return self.distribution.log_likelihood(self, eta, y, dispersion)
+
     def variance(self, mean: Array) -> Array:
         """Variance function V(mean) of one observation, at dispersion 1; a covariance where `mean` is a vector."""
         return self.distribution.variance(self, mean)
+
+    def start(self, y: Array) -> Array:
+        """A linear predictor near one target, inside the link's domain."""
+        return self.distribution.start(self, y)
 
     def support(self, y: Any) -> Any:
         """Whether each target can come from this family; booleans shaped like `y`, NumPy or JAX."""

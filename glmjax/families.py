@@ -20,13 +20,13 @@ from jax import Array
 
 from .distributions import Distribution, Family
 from .inputs import check_count, check_number
-from .links import INVERSE_LINKS, check_link
+from .links import LINKS, check_link
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def _inverse_link(family: Family, eta: Array) -> Array:
-    return INVERSE_LINKS[family.link](eta)
+    return LINKS[family.link].inverse(eta)
 
 
 # normal ---------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """Links: the function that ties a family's mean to the linear predictor, `link(mean) = eta`.
 
-A family names its link; what the rest of the library needs is the inverse, `mean = inverse_link(eta)`.
+A family names its link. Each is a pair of functions of one number, `forward` and its `inverse`, mean = inverse(eta).
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +12,23 @@ from jax import Array
 
 
 def identity(eta: Array) -> Array:
-    """The inverse of the identity link: the linear predictor is the mean."""
+    """The identity: the linear predictor is the mean."""
     return eta
 
 
-INVERSE_LINKS = {"identity": identity, "log": jnp.exp, "logit": jax.nn.sigmoid, "softmax": jax.nn.softmax}
+class Link(NamedTuple):
+    """`forward(mean) = eta` and its inverse."""
+
+    forward: Callable[[Array], Array]
+    inverse: Callable[[Array], Array]
+
+
+LINKS = {
+    "identity": Link(identity, identity),
+    "log": Link(jnp.log, jnp.exp),
+    "logit": Link(jax.scipy.special.logit, jax.nn.sigmoid),
+    "softmax": Link(jnp.log, jax.nn.softmax),
+}
 
 
 def check_link(link: str, known: tuple[str, ...], family: str) -> str:

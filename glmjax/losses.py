@@ -48,9 +48,9 @@ def targets_supported(model: Model, data: Data) -> Array:
 
 
 def penalty(params: Any, l2: Array) -> Array:
-    """`l2 / 2 * sum(w^2)` over the weights of all layers; biases are free."""
+    """`sum(l2 / 2 * w^2)` over the weights of all layers, l2 broadcast to each w; biases are free."""
     layers = [params] if isinstance(params, Dense) else params
-    return 0.5 * l2 * sum(jnp.sum(layer.w**2) for layer in layers)
+    return 0.5 * sum(jnp.sum(jnp.broadcast_to(l2, layer.w.shape) * layer.w**2) for layer in layers)
 
 
 def objective(model: Model, params: Any, data: Data, l2: Array) -> tuple[Array, Sums]:

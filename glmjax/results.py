@@ -15,11 +15,16 @@ class Status(IntEnum):
     NONFINITE = 2
     INVALID_TARGET = 3
     INVALID_INPUT = 4
+    CONVERGED = 5
+    MAX_STEPS = 6
+    SEPARATED = 7
+    RANK_DEFICIENT = 8
+    BOUNDARY = 9
 
     @property
     def ok(self) -> bool:
         """Whether this is an end that `check` lets pass."""
-        return self in (Status.COMPLETED, Status.STOPPED_EARLY)
+        return self in (Status.COMPLETED, Status.STOPPED_EARLY, Status.CONVERGED)
 
     @property
     def sentence(self) -> str:
@@ -36,6 +41,18 @@ _SENTENCES = {
     "was fitted; make_data(..., family=family) names the row",
     Status.INVALID_INPUT: "x or the offset is not finite, a weight is negative or all are 0, or a number such as "
     "learning_rate or l2 is out of range; nothing was fitted; outside of jit and vmap the error names which",
+    Status.CONVERGED: "the optimum was found",
+    Status.MAX_STEPS: "the optimum was not reached in max_steps; see fit.optimality for what is left of the gradient; "
+    "raise max_steps, give better params to start from, or add l2",
+    Status.SEPARATED: "the maximum-likelihood estimate does not exist: some rows are fitted perfectly in the limit, and "
+    "the coefficients marked in fit.infinite go to infinity (the others are right); usual causes are a feature that "
+    "predicts a class, a class or group without events, or one class only; add l2, drop the marked features, or add "
+    "data; check_separation(model, data) names the rows",
+    Status.RANK_DEFICIENT: "some columns of x are combinations of columns before them (or of the bias), or there are "
+    "fewer rows than columns: the coefficients marked in fit.aliased are set to 0; predictions are right; drop those "
+    "columns or add l2",
+    Status.BOUNDARY: "alpha is estimated as 0: the counts are not overdispersed, and the fit is the Poisson one; use "
+    "poisson()",
 }
 
 

@@ -1,4 +1,4 @@
-"""One pass over the rows: sums of a function of row chunks. The only place that reads all of x.
+"""One pass over the rows: a function of row chunks, added up. The only place that reads all of x.
 
 Sums are a monoid, so it does not matter where a chunk comes from; here they come from memory, by a `lax.scan`.
 """
@@ -18,11 +18,38 @@ CHUNK = 4096  # rows; a chunk and what is computed from it should stay in a core
 Total = TypeVar("Total")
 
 
-def row_sums(sums: Callable[[Data], Total], data: Data, chunk: int = CHUNK) -> Total:
-    """Add `sums(rows)`, any tree of arrays, over chunks of the rows; each row is read once a pass.
+def chunk_rows(width: int) -> int:
+    """Rows a chunk where `width` numbers are computed a row: a power of 2 that keeps them in a core's cache."""
+    rows = max(1, 400_000 // max(width, 1))
+    return min(max(2 ** (rows.bit_length() - 1), 256), 8192)
 
-    The last, shorter chunk is summed on its own, so nothing is padded or copied.
+
+def _rows(data: Data, start: Array | int, size: int) -> Data:
+    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, size), data)
+
+
+def row_fold(
+    update: Callable[[Total, Data, Array], Total], total: Total, data: Data, chunk: int = CHUNK
+) -> Total:
+    """`total = update(total, rows, new)` over chunks of the rows; each row is read once a pass.
+
+    Where the rows don't divide, the last chunk starts earlier, and `new` (chunk,) is false for the rows of it that
+    have been taken already: nothing is padded or copied, and the update is compiled once.
     """
+    n = data.x.shape[0]
+    chunk = min(chunk, n)
+
+    def body(total: Total, start: Array) -> tuple[Total, None]:
+        first = jnp.minimum(start, n - chunk)
+        return update(total, _rows(data, first, chunk), first + jnp.arange(chunk) >= start), None
+
+    if chunk == n:
+        return update(total, data, jnp.ones(n, bool))
+    return jax.lax.scan(body, total, jnp.arange(0, n, chunk))[0]
+
+
+def row_sums(sums: Callable[[Data], Total], data: Data, chunk: int = CHUNK) -> Total:
+    """Add `sums(rows)`, any tree of arrays, over chunks of the rows."""
     n = data.x.shape[0]
     if n <= chunk:
         return sums(data)
@@ -30,7 +57,7 @@ def row_sums(sums: Callable[[Data], Total], data: Data, chunk: int = CHUNK) -> T
     # Reverse mode computes a chunk again instead of keeping what it computed, which would be a copy of x and more.
     @partial(jax.checkpoint, static_argnums=1)
     def part(start: Array, size: int) -> Total:
-        return sums(jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, size), data))
+        return sums(_rows(data, start, size))
 
     def add(total: Total, start: Array) -> tuple[Total, None]:
         return jax.tree.map(jnp.add, total, part(start, chunk)), None

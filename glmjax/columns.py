@@ -1,0 +1,109 @@
+"""Standardized columns: solvers work in `z = (x - center) / scale`, so that the answer does not depend on units.
+
+theta holds the coefficients of z, (p, k): the bias first where the model has one, then a row a column. Nothing of x
+is copied: passes standardize a chunk at a time.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from .data import Data, clean
+from .predictors import Dense
+from .rows import row_fold
+
+
+class Columns(NamedTuple):
+    """How columns are standardized: center and scale, (d,), and for a model without a bias `constant`, (d,): 1 / its
+    value for the column of x that is constant and so stands in for the bias, all 0 if none is; None with a bias.
+    """
+
+    center: Array
+    scale: Array
+    constant: Array | None
+
+
+def standardize(columns: Columns, x: Array) -> Array:
+    """z, (n, p): a column of ones for the bias where there is one, then the standardized columns."""
+    z = (x - columns.center[None]) / columns.scale[None]
+    if columns.constant is not None:
+        return z
+    return jnp.concatenate([jnp.ones((x.shape[0], 1), x.dtype), z], axis=1)
+
+
+def measure(data: Data, bias: bool, penalized: Array) -> Columns:
+    """Centers (means) and scales (largest deviations) of the columns of x, from x alone, whatever the weights.
+
+    Without a bias centering needs a constant column to take it up, and one that is not penalized.
+    """
+    n, d = data.x.shape
+
+    def update(total: tuple[Array, Array, Array], rows: Data, new: Array) -> tuple[Array, Array, Array]:
+        x = clean(rows).x
+        mean, low, high = total
+        mean = mean + jnp.sum(jnp.where(new[:, None], x / n, 0), axis=0)
+        return mean, jnp.minimum(low, x.min(axis=0)), jnp.maximum(high, x.max(axis=0))
+
+    infinity = jnp.full(d, jnp.inf, data.x.dtype)
+    mean, low, high = row_fold(update, (jnp.zeros(d, data.x.dtype), infinity, -infinity), data)
+    fixed = (low == high) & (low != 0)
+    if bias:
+        scale = jnp.maximum(high - mean, mean - low)
+        flat = jnp.abs(scale) <= 8 * jnp.finfo(scale.dtype).eps * jnp.abs(mean)  # constant up to the mean's rounding
+        return Columns(mean, jnp.where(flat, 1, scale), None)
+    pivot = (jnp.arange(d) == jnp.argmax(fixed)) & jnp.any(fixed) & ~penalized
+    center = jnp.where(jnp.any(pivot) & ~pivot, mean, 0)
+    scale = jnp.maximum(jnp.abs(high - center), jnp.abs(low - center))
+    scale = jnp.where(pivot, low, scale)  # with its sign: z is 1 there
+    flat = (jnp.abs(scale) <= 8 * jnp.finfo(scale.dtype).eps * jnp.abs(mean)) & ~pivot
+    return Columns(center, jnp.where(flat | (scale == 0), 1, scale), jnp.where(pivot, 1 / jnp.where(pivot, low, 1), 0))
+
+
+def to_params(columns: Columns, theta: Array, like: Dense) -> Dense:
+    """The model's parameters, shaped like `like`, from coefficients of z."""
+    bias = columns.constant is None
+    w = theta[bias:] / columns.scale[:, None]
+    shift = columns.center @ w
+    if columns.constant is not None:
+        w = w - columns.constant[:, None] * shift[None]
+        return Dense(w.reshape(like.w.shape), None)
+    return Dense(w.reshape(like.w.shape), (theta[0] - shift).reshape(like.b.shape))
+
+
+def to_theta(columns: Columns, params: Dense) -> Array:
+    """Coefficients of z, (p, k), from the model's parameters."""
+    w = params.w.reshape(params.w.shape[0], -1)
+    shift = columns.center @ w
+    if columns.constant is not None:
+        w = w + columns.constant[:, None] * shift[None]
+    gamma = w * columns.scale[:, None]
+    return gamma if params.b is None else jnp.concatenate([(params.b.reshape(-1) + shift)[None], gamma])
+
+
+def raw_gradient(columns: Columns, gradient: Array) -> Array:
+    """The derivative with respect to the parameters, (p, k), from that with respect to theta."""
+    if columns.constant is None:
+        total, rest = gradient[:1], gradient[1:]
+        return jnp.concatenate([total, columns.scale[:, None] * rest + columns.center[:, None] * total])
+    total = (columns.constant != 0).astype(gradient.dtype) @ gradient
+    return columns.scale[:, None] * gradient + columns.center[:, None] * total[None]
+
+
+def marked(columns: Columns, marks: Any, like: Dense) -> Dense:
+    """Booleans about theta, (p, k), as booleans shaped like the parameters."""
+    bias = columns.constant is None
+    return Dense(marks[bias:].reshape(like.w.shape), marks[0].reshape(like.b.shape) if bias else None)
+
+
+def bias_marks(columns: Columns, theta: Array) -> Array:
+    """Which of theta, (p, k), is the bias, or the constant column that stands in for it."""
+    if columns.constant is None:
+        return (jnp.arange(theta.shape[0]) == 0)[:, None] & jnp.ones(theta.shape, bool)
+    return (columns.constant != 0)[:, None] & jnp.ones(theta.shape, bool)
+
+
+def to_theta_marks(marks: Dense) -> Array:
+    """Booleans shaped like the parameters as booleans about theta, (p, k)."""
+    w = marks.w.reshape(marks.w.shape[0], -1)
+    return w if marks.b is None else jnp.concatenate([marks.b.reshape(1, -1), w])

@@ -1,0 +1,140 @@
+"""What the solvers of linear models share: their arguments checked, their verdicts, the `Fit` they return."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .columns import Columns, marked, to_params
+from .data import Data
+from .factors import Penalty
+from .inputs import check_count, check_number, is_traced
+from .losses import targets_supported
+from .models import Model, check_params, check_problem, in_dtype
+from .passes import Point, resting_factor
+from .predictors import Dense, Linear
+from .results import Status
+
+
+class Task(NamedTuple):
+    """A linear model to fit, checked and in x's dtype; `l2` is shaped like w."""
+
+    model: Model
+    data: Data
+    params: Dense | None
+    l2: Array
+    tol: Array
+    max_steps: Array
+
+
+def check_penalty(value: Any, name: str, shape: tuple[int, ...]) -> None:
+    """Raise unless `value` is numbers, 0 or more, that broadcast to the weights' shape."""
+    if np.ndim(value) == 0:
+        check_number(value, name, at_least=0)
+        return
+    try:
+        fits = np.broadcast_shapes(np.shape(value), shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be one number or broadcast to the shape {shape} of w, got {np.shape(value)}")
+    if not is_traced(value):
+        array = np.asarray(value)
+        bad = ~((array >= 0) & np.isfinite(array))
+        if bad.any():
+            index = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(f"{name}[{', '.join(map(str, index))}] = {array[index]}; it must be finite, 0 or more")
+
+
+def make_task(model: Model, data: Data, params: Any, l2: Any, tol: Any, max_steps: Any, default_tol: float) -> Task:
+    """Check what a solver of linear models is given; raises as `fit_newton` says."""
+    check_problem(model, data)
+    if not isinstance(model.predictor, Linear):
+        raise ValueError("this solver is for linear models, glm(family); for an mlp use fit_lbfgs or fit_sgd")
+    n, d = data.x.shape
+    dtype = data.x.dtype
+    if d == 0 and not model.predictor.bias:
+        raise ValueError("nothing to fit: x has no columns and the model no bias")
+    outputs = () if model.family.n_outputs is None else (model.family.n_outputs,)
+    shape = (d, *outputs)
+    check_penalty(l2, "l2", shape)
+    if tol is not None:
+        check_number(tol, "tol", above=0)
+    if not is_traced(max_steps):
+        max_steps = check_count(max_steps, "max_steps")
+    if params is not None:
+        check_params(model, params, d)
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    tol = default_tol * float(jnp.finfo(dtype).eps) if tol is None else tol
+    data = jax.tree.map(lambda part: jnp.asarray(part).astype(dtype), data)
+    return Task(
+        model=in_dtype(model, dtype),
+        data=data,
+        params=params,
+        l2=jnp.broadcast_to(jnp.asarray(l2, dtype), shape),
+        tol=jnp.asarray(tol, dtype),
+        max_steps=jnp.asarray(max_steps, jnp.int32),
+    )
+
+
+def empty_params(model: Model, d: int, dtype: Any) -> Dense:
+    """Parameters of zeros."""
+    return model.predictor.init(None, d, model.family.n_outputs, None, dtype)  # type: ignore[return-value]
+
+
+def entry_status(task: Task, running: int) -> Array:
+    """`running`, or INVALID_TARGET or INVALID_INPUT where a traced number is out of range."""
+    numbers = jnp.all((task.l2 >= 0) & jnp.isfinite(task.l2)) & (task.tol > 0) & (task.max_steps >= 1)
+    status = jnp.where(targets_supported(task.model, task.data), running, Status.INVALID_TARGET)
+    return jnp.where(numbers, status, Status.INVALID_INPUT).astype(jnp.int32)
+
+
+def theta_penalty(task: Task, columns: Columns) -> Penalty:
+    """The ridge penalty as it acts on theta, and the gauge that K logits need: sums over the classes stay as they are."""
+    d, bias = task.data.x.shape[1], columns.constant is None
+    k = task.model.family.n_outputs or 1
+    diagonal = task.l2.reshape(d, k) / columns.scale[:, None] ** 2
+    if bias:
+        diagonal = jnp.concatenate([jnp.zeros((1, k), diagonal.dtype), diagonal])
+    p = d + bias
+    gauge = jnp.kron(jnp.eye(p), jnp.ones((1, k)) / np.sqrt(k)).astype(diagonal.dtype) if free_shift(task.model) else None
+    return Penalty(diagonal.reshape(-1), gauge)
+
+
+def free_shift(model: Model) -> bool:
+    """Whether a constant added to all outputs changes nothing: K logits."""
+    return model.family.n_classes is not None and model.family.reference is None
+
+
+def endless(task: Task, columns: Columns, point: Point, kept: Array, reach: Array, penalty: Penalty) -> Dense:
+    """Which parameters go to infinity when the rows that `point.direction` still moves are separated.
+
+    They are those with a component in the null space of the rows at rest: it is the span of all directions along which
+    no loss rises, since near one that moves every separated row the others only have to leave the rest alone.
+    """
+    r = resting_factor(task.model, columns, task.data, point, 1e-4 * reach)
+    p = r.shape[0]
+    fixed = jnp.where(kept & (penalty.diagonal == 0), 0, 1).astype(r.dtype)
+    rows = [jnp.where(fixed[None] > 0, 0, r), jnp.diag(fixed * jnp.maximum(jnp.linalg.norm(r), 1))]
+    if penalty.gauge is not None:
+        rows.append(penalty.gauge * jnp.maximum(jnp.linalg.norm(r), 1))
+    _, sizes, directions = jnp.linalg.svd(jnp.concatenate(rows), full_matrices=False)
+    free = sizes <= jnp.sqrt(jnp.finfo(r.dtype).eps) * jnp.maximum(jnp.max(sizes), 1)
+    null = jnp.where(free[:, None], directions, 0).reshape(p, *point.theta.shape)
+    like = empty_params(task.model, task.data.x.shape[1], r.dtype)
+    components = jax.vmap(lambda v: to_params(columns, v, like))(null)
+    size = jax.tree.map(lambda leaf: jnp.sqrt(jnp.sum(leaf**2, axis=0)), components)
+    unit = (1 / jnp.abs(columns.scale)).reshape(-1, *[1] * (size.w.ndim - 1))
+    marks = Dense(size.w > 1e-6 * unit, None)
+    if size.b is not None:
+        marks = marks._replace(b=size.b > 1e-6 * (1 + jnp.sum(jnp.abs(columns.center / columns.scale))))
+    return marks
+
+
+def as_marks(task: Task, columns: Columns, flat: Array) -> Dense:
+    """Booleans about flat theta as booleans shaped like the parameters."""
+    k = task.model.family.n_outputs or 1
+    like = empty_params(task.model, task.data.x.shape[1], columns.center.dtype)
+    return marked(columns, flat.reshape(-1, k), like)

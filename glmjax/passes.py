@@ -1,0 +1,205 @@
+"""The passes of a linear model: loss, score and information as sums over the rows, in standardized columns.
+
+For row i, with z its standardized columns and r, h the first derivative and the information of its nll in eta:
+
+    score = sum(weight r z)        information = sum(weight h z z')        factor' factor = information
+
+The coefficients theta are (p, k); score and information are flat, (p k,) and (p k, p k).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .columns import Columns, standardize
+from .data import Data, clean, row_weight
+from .inputs import per_row
+from .models import Model
+from .rows import chunk_rows, row_fold
+
+
+class LinearSums(NamedTuple):
+    """What a pass adds up. `nll` and `size`, of weight * nll and its absolute value; `weight`; `deviance`, where the
+    family has a dispersion to estimate, else 0; `score` (p k,); `system` (p k, p k), the information; `reach`, the
+    largest change of any eta along the direction that was asked about.
+    """
+
+    nll: Array
+    size: Array
+    weight: Array
+    deviance: Array
+    score: Array
+    system: Array
+    reach: Array
+
+
+class Point(NamedTuple):
+    """Where a pass is taken: theta and a direction, (p, k), and whether eta is the family's start instead."""
+
+    theta: Array
+    direction: Array
+    start: Array
+
+
+class Derivatives(NamedTuple):
+    """Of each row's nll by its eta, times the row's weight: value (n,), r (n, k), h (n, k, k); and the weight."""
+
+    nll: Array
+    deviance: Array
+    r: Array
+    h: Array
+    weight: Array
+
+
+def derivatives(model: Model, rows: Data, new: Array, eta: Array, start: Array | None = None) -> Derivatives:
+    """Loss, score and information of each row at its eta, (n, k). Rows that are not `new` or have weight 0 are 0,
+    whatever they hold.
+
+    Where `start` is true eta is the family's start, and r is such that the first Newton step from theta = 0 solves
+    the least squares on it (R's first step): h (start - offset) is taken off.
+    """
+    family = model.family
+    eta = eta if rows.offset is None else eta + rows.offset[:, None]
+    if start is not None:
+        near = jax.vmap(family.start)(rows.y).reshape(eta.shape)
+        eta = jnp.where(start, near, eta)
+    given = eta if family.n_outputs else eta[:, 0]
+    nll, r = jax.vmap(jax.value_and_grad(family.nll))(given, rows.y)
+    h = jax.vmap(family.information)(given, rows.y)
+    r, h = r.reshape(eta.shape), h.reshape(*eta.shape, eta.shape[1])
+    if start is not None:
+        working = eta if rows.offset is None else eta - rows.offset[:, None]
+        r = jnp.where(start, r - jnp.einsum("nkl,nl->nk", h, working), r)
+    deviance = jnp.zeros_like(nll) if family.dispersion is None else jax.vmap(family.deviance)(given, rows.y)
+    weight = row_weight(rows)
+    weight = new.astype(nll.dtype) if weight is None else jnp.where(new, weight, 0)
+
+    def weighted(part: Array) -> Array:
+        return jnp.where(per_row(weight == 0, part), 0, per_row(weight, part) * part)
+
+    return Derivatives(weighted(nll), weighted(deviance), weighted(r), weighted(h), weight)
+
+
+def _totals(parts: Derivatives, score: Array, system: Array, reach: Array) -> LinearSums:
+    return LinearSums(
+        nll=jnp.sum(parts.nll),
+        size=jnp.sum(jnp.abs(parts.nll)),
+        weight=jnp.sum(parts.weight),
+        deviance=jnp.sum(parts.deviance),
+        score=score.reshape(-1),
+        system=system,
+        reach=reach,
+    )
+
+
+def _add(total: LinearSums, part: LinearSums) -> LinearSums:
+    return jax.tree.map(jnp.add, total, part)._replace(reach=jnp.maximum(total.reach, part.reach))
+
+
+def no_sums(p: int, k: int, dtype: jnp.dtype) -> LinearSums:
+    """The sums of no rows."""
+    zero = jnp.zeros((), dtype)
+    return LinearSums(zero, zero, zero, zero, jnp.zeros(p * k, dtype), jnp.zeros((p * k, p * k), dtype), zero)
+
+
+def information_pass(model: Model, columns: Columns, data: Data, point: Point) -> LinearSums:
+    """Loss, score and information, and how far the direction reaches; z is made a chunk at a time."""
+    p, k = point.theta.shape
+
+    def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
+        rows = clean(rows)
+        z = standardize(columns, rows.x)
+        both = z @ jnp.concatenate([point.theta, point.direction], axis=1)
+        parts = derivatives(model, rows, new, both[:, :k], point.start)
+        reach = jnp.max(jnp.where(per_row(parts.weight > 0, both), jnp.abs(both), 0)[:, k:], initial=0)
+        if k == 1:
+            system = (z * parts.h[:, 0]).T @ z
+        else:
+            system = jnp.einsum("nkl,np,nq->pkql", parts.h, z, z, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
+        return _add(total, _totals(parts, (parts.r.T @ z).T, system, reach))
+
+    return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk_rows(p * k * k))
+
+
+def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> LinearSums:
+    """Loss and score alone, at the speed of reading x: the columns are standardized in the coefficients.
+
+    That costs center / scale units of rounding, so it is for columns whose center is not far outside their range.
+    """
+    p, k = point.theta.shape
+    bias = columns.constant is None
+    w = point.theta[bias:] / columns.scale[:, None]
+    constant = (point.theta[0] if bias else 0) - columns.center @ w
+    zero = jnp.zeros((), data.x.dtype)
+
+    def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
+        rows = clean(rows)
+        eta = (rows.x @ w[:, 0])[:, None] if k == 1 else rows.x @ w
+        parts = derivatives(model, rows, new, eta + constant[None])
+        r = (parts.r[:, 0] @ rows.x)[:, None] if k == 1 else (parts.r.T @ rows.x).T
+        free = jnp.sum(parts.r, axis=0)[None]
+        score = (r - columns.center[:, None] * free) / columns.scale[:, None]
+        score = jnp.concatenate([free, score]) if bias else score
+        return _add(total, _totals(parts, score, zero, zero))
+
+    total = no_sums(p, k, data.x.dtype)
+    sums = row_fold(update, total._replace(system=zero), data, chunk_rows(p + 8 * k * k))
+    return sums._replace(system=total.system)
+
+
+def factor_pass(model: Model, columns: Columns, data: Data, point: Point) -> Array:
+    """An upper triangular R, (p k, p k), with R'R the information, by QR of the rows: it keeps twice the digits."""
+    p, k = point.theta.shape
+
+    def update(r: Array, rows: Data, new: Array) -> Array:
+        rows = clean(rows)
+        z = standardize(columns, rows.x)
+        h = derivatives(model, rows, new, z @ point.theta, point.start).h
+        return stacked_qr(r, (square_root(h)[:, :, None] * z[:, None, :, None]).reshape(-1, p * k))
+
+    return row_fold(update, jnp.zeros((p * k, p * k), data.x.dtype), data, chunk_rows(4 * p * k * k))
+
+
+def square_root(h: Array) -> Array:
+    """s with s's = h for positive semidefinite h, (n, k, k)."""
+    if h.shape[1] == 1:
+        return jnp.sqrt(h)
+    values, vectors = jnp.linalg.eigh(h)
+    return jnp.sqrt(jnp.maximum(values, 0))[:, :, None] * jnp.swapaxes(vectors, 1, 2)
+
+
+def stacked_qr(r: Array, rows: Array) -> Array:
+    """The triangular factor of `r` with `rows` under it."""
+    return jnp.linalg.qr(jnp.concatenate([r, rows]), mode="r")
+
+
+def contrasts(model: Model, y: Array) -> Array:
+    """The linear forms of eta that a row's loss depends on, (n, c, k): eta itself, or for classes own minus other."""
+    family, n = model.family, y.shape[0]
+    k = family.n_outputs or 1
+    if not family.n_classes:
+        return jnp.broadcast_to(jnp.eye(k, dtype=y.dtype), (n, k, k))
+    logits = jnp.eye(family.n_classes, dtype=y.dtype)
+    if family.reference is not None:
+        logits = jnp.delete(logits, family.reference, axis=1)
+    own = jnp.clip(y, 0, family.n_classes - 1).astype(jnp.int32)
+    return logits[own][:, None] - logits[None]
+
+
+def resting_factor(model: Model, columns: Columns, data: Data, point: Point, limit: Array) -> Array:
+    """R of the rows, each counted once, that the direction moves by at most `limit`, contrast by contrast."""
+    p, k = point.theta.shape
+
+    def update(r: Array, rows: Data, new: Array) -> Array:
+        rows = clean(rows)
+        z = standardize(columns, rows.x)
+        forms = contrasts(model, rows.y)
+        rest = jnp.abs(jnp.einsum("nck,nk->nc", forms, z @ point.direction)) <= limit
+        weight = row_weight(rows)
+        rest &= (new if weight is None else new & (weight > 0))[:, None]
+        forms = jnp.where(rest[:, :, None], forms, 0)
+        return stacked_qr(r, (forms[:, :, None] * z[:, None, :, None]).reshape(-1, p * k))
+
+    return row_fold(update, jnp.zeros((p * k, p * k), data.x.dtype), data, chunk_rows(4 * p * k * k))
