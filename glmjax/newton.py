@@ -9,7 +9,7 @@ In standardized columns z, with score g and information H of the objective (Fish
 
 The step takes sums, never data, so that they may come from memory, from a disk or from a mesh. Ill-conditioned systems
 are factored by QR of the rows instead of Cholesky. While many rows are far from deciding anything, H comes from a
-sample of them, and stays as it is as long as score-only passes converge fast (chord steps).
+sample of them, and score-only passes go on from it by L-BFGS, as long as they converge fast.
 
 Reference: McCullagh and Nelder (1989), Generalized Linear Models; Nocedal and Wright (2006), Numerical Optimization.
 """
@@ -24,6 +24,7 @@ from jax import Array
 from .columns import Columns, bias_marks, measure, raw_gradient, to_params, to_theta, to_theta_marks
 from .data import Data, clean
 from .factors import (
+    Factor,
     Penalty,
     factor_by_cholesky,
     factorize,
@@ -41,6 +42,7 @@ from .models import Model
 from .passes import LinearSums, Point, factor_pass, information_pass, score_pass
 from .predictors import Dense
 from .results import Fit, Status
+from .rows import chunk_rows
 
 SCORE, INFORMATION, FACTOR = 0, 1, 2  # what a pass is asked for; FACTOR is INFORMATION by QR
 RUNNING = -1
@@ -64,6 +66,7 @@ class NewtonState(NamedTuple):
     kind: Array  # what the next pass is asked for
     orthogonal: Array  # whether `system` is a triangular factor
     kept: Array  # columns that are independent of those before them
+    pairs: Array | None  # (2, m, p k): moves of theta and of the score since `system` was taken; None if never lazy
     loss: Array
     deviance: Array
     score: Array
@@ -77,8 +80,8 @@ class NewtonState(NamedTuple):
     status: Array
 
 
-def newton_init(theta: Array, status: Array, start: bool) -> NewtonState:
-    """The state before the first pass, at theta (p, k) or where `start` at the family's start."""
+def newton_init(theta: Array, status: Array, start: bool, memory: int | None = None) -> NewtonState:
+    """The state before the first pass, at theta (p, k) or where `start` at the family's start; `memory` pairs."""
     p, dtype = theta.size, theta.dtype
     zero, infinity = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
     none = jnp.zeros((), jnp.int32)
@@ -89,6 +92,7 @@ def newton_init(theta: Array, status: Array, start: bool) -> NewtonState:
         kind=none + INFORMATION,
         orthogonal=jnp.asarray(False),
         kept=jnp.ones(p, bool),
+        pairs=None if memory is None else jnp.zeros((2, memory, p), dtype),
         loss=infinity,
         deviance=zero,
         score=jnp.zeros(p, dtype),
@@ -143,7 +147,12 @@ def newton_step(rules: Rules, state: NewtonState, sums: LinearSums, bias: Array)
     score = jnp.where(accepted, score, state.score)
     system = jnp.where(accepted, system, state.system)
     factor = factorize(system, orthogonal, penalty, damping, kept)
-    step = solve(factor, score)
+    pairs = None
+    if state.pairs is not None:
+        move = jnp.stack([(state.trial - state.theta).reshape(-1), score - state.score])
+        pairs = jnp.where(fresh | ~accepted, 0, jnp.roll(state.pairs, -1, axis=1).at[:, -1].set(move))
+        pairs = jnp.where(jnp.isfinite(state.loss), pairs, 0)
+    step = solve(factor, score) if pairs is None else quasi_newton(factor, pairs, score)
     decrement = jnp.sqrt(jnp.maximum(score @ step, 0))
     step = step.reshape(shape)
 
@@ -185,6 +194,7 @@ def newton_step(rules: Rules, state: NewtonState, sums: LinearSums, bias: Array)
         kind=jnp.where(orthogonal | ill, FACTOR, jnp.where(lazy, SCORE, INFORMATION)).astype(jnp.int32),
         orthogonal=orthogonal,
         kept=kept,
+        pairs=pairs,
         loss=jnp.where(known, loss, state.loss),
         deviance=jnp.where(known, sums.deviance, state.deviance),
         score=score,
@@ -197,6 +207,25 @@ def newton_step(rules: Rules, state: NewtonState, sums: LinearSums, bias: Array)
         passes=state.passes + jnp.where(by_qr, 2, 1),
         status=jnp.where(ill, RUNNING, status).astype(jnp.int32),
     )
+
+
+def quasi_newton(factor: Factor, pairs: Array, score: Array) -> Array:
+    """L-BFGS's two loops over the pairs, from the factored information: the step for a score, (p k,)."""
+    moves, changes = pairs
+    products = jnp.sum(moves * changes, axis=1)
+    rho = jnp.where(products > 0, 1 / jnp.where(products > 0, products, 1), 0)
+
+    def back(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        s, y, r = pair
+        a = r * (s @ q)
+        return q - a * y, a
+
+    def forth(step: Array, pair: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
+        s, y, r, a = pair
+        return step + (a - r * (y @ step)) * s, None
+
+    q, a = jax.lax.scan(back, score, (moves, changes, rho), reverse=True)
+    return jax.lax.scan(forth, solve(factor, q), (moves, changes, rho, a))[0]
 
 
 def newton_run(rules: Rules, state: NewtonState, model: Model, columns: Columns, data: Data) -> NewtonState:
@@ -251,17 +280,20 @@ def starting_theta(task: Task, columns: Columns) -> Array:
 
 def sample_size(n: int, p: int) -> int | None:
     """Rows of the sample that a run on n rows of p coefficients starts on; None where it starts on all of them."""
-    size = max(n // 10, 50 * p)
-    return size if n >= 5 * size and n * p >= 1_000_000 else None
+    chunk = chunk_rows(p)
+    size = max(n // 10, 50 * p) // chunk * chunk
+    return size if n >= 5 * size > 0 and n * p >= 1_000_000 else None
 
 
-def take_sample(data: Data, size: int) -> Data:
-    """Rows spread evenly, each moved by a fixed scramble, so that neither order nor period of the rows matters."""
-    stride = data.x.shape[0] // size
-    i = jnp.arange(size, dtype=jnp.uint32)
-    shift = ((i * jnp.uint32(2654435761)) >> 8) % jnp.uint32(stride)  # Knuth's multiplicative hash
-    rows = i.astype(jnp.int32) * stride + shift.astype(jnp.int32)
-    return jax.tree.map(lambda part: part.at[rows].get(indices_are_sorted=True, unique_indices=True), data)
+def take_sample(data: Data, size: int, chunk: int) -> Data:
+    """Rows spread evenly over all, each moved by a fixed scramble, so that neither order nor period of the rows
+    matters; those of every chunk are spread too.
+    """
+    stride, parts = data.x.shape[0] // size, max(size // chunk, 1)
+    order = np.arange(size).reshape(-1, parts).T.reshape(-1) if size % parts == 0 else np.arange(size)
+    shift = (order.astype(np.uint32) * np.uint32(2654435761) >> 8) % stride  # Knuth's multiplicative hash
+    rows = jnp.asarray(order * stride + shift.astype(np.int64), jnp.int32)
+    return jax.tree.map(lambda part: part.at[rows].get(mode="promise_in_bounds", unique_indices=True), data)
 
 
 def run_task(task: Task) -> tuple[NewtonState, Columns, Penalty]:
@@ -270,7 +302,7 @@ def run_task(task: Task) -> tuple[NewtonState, Columns, Penalty]:
     bias = model.predictor.bias  # type: ignore[union-attr]
     d, k = data.x.shape[1], model.family.n_outputs or 1
     size = sample_size(data.x.shape[0], (d + bias) * k)
-    sample = data if size is None else take_sample(data, size)
+    sample = data if size is None else take_sample(data, size, chunk_rows((d + bias) * k * k))
     # Any center and scale will do, so the sample's; but what stands in for a bias must be constant in every row.
     columns = measure(sample if bias else data, bias, jnp.any(task.l2 > 0))
     penalty = theta_penalty(task, columns)
@@ -280,8 +312,9 @@ def run_task(task: Task) -> tuple[NewtonState, Columns, Penalty]:
         return newton_run(rules, fresh, model, columns, data), columns, penalty
 
     theta, system, good = sample_guess(fresh, penalty, model, columns, sample)
-    guess = newton_init(theta, fresh.status, start=False)._replace(system=system, kind=jnp.full_like(fresh.kind, SCORE))
-    first = jax.tree.map(lambda a, b: jnp.where(good, a, b), guess, fresh)
+    guess = newton_init(theta, fresh.status, start=False, memory=6)
+    guess = guess._replace(system=system, kind=jnp.full_like(fresh.kind, SCORE))
+    first = jax.tree.map(lambda a, b: jnp.where(good, a, b), guess, fresh._replace(pairs=guess.pairs))
     # Score-only passes standardize in the coefficients: not where the columns are far from 0.
     lazy = good & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)
     rules = Rules(penalty, task.tol, task.max_steps, lazy)
@@ -291,15 +324,17 @@ def run_task(task: Task) -> tuple[NewtonState, Columns, Penalty]:
 def sample_guess(
     state: NewtonState, penalty: Penalty, model: Model, columns: Columns, sample: Data
 ) -> tuple[Array, Array, Array]:
-    """Three Newton steps on a sample: theta, the last information, and whether they went well. That is as near to the
+    """Newton steps on a sample: theta, the last information, and whether they went well. That is as near to the
     sample's optimum as it is to that of all rows.
     """
     shape, kept, zero = state.theta.shape, state.kept, jnp.zeros((), state.theta.dtype)
+    last = 3
 
     def step(i: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         theta, _, good = at
         start = state.start & (i == 0)
-        sums = information_pass(model, columns, sample, Point(theta, jnp.zeros_like(theta), start))
+        few = jnp.where(i < last, 1, sample.x.shape[0])  # a chunk will do until the last step
+        sums = information_pass(model, columns, sample, Point(theta, jnp.zeros_like(theta), start), few)
         system = sums.system / sums.weight
         factor = factor_by_cholesky(system, penalty, zero, kept)
         # A start takes its step from 0, and its score is about that.
@@ -308,7 +343,7 @@ def sample_guess(
         good &= jnp.all(jnp.isfinite(move)) & (smallest_pivot(factor) > jnp.finfo(theta.dtype).eps ** 0.6)
         return theta - move, system, good
 
-    return jax.lax.fori_loop(0, 3, step, (state.theta, state.system, jnp.asarray(True)))
+    return jax.lax.fori_loop(0, last + 1, step, (state.theta, state.system, jnp.asarray(True)))
 
 
 def solve_task(task: Task) -> Solution:

@@ -104,8 +104,13 @@ def no_sums(p: int, k: int, dtype: jnp.dtype) -> LinearSums:
     return LinearSums(zero, zero, zero, zero, jnp.zeros(p * k, dtype), jnp.zeros((p * k, p * k), dtype), zero)
 
 
-def information_pass(model: Model, columns: Columns, data: Data, point: Point) -> LinearSums:
-    """Loss, score and information, and how far the direction reaches; z is made a chunk at a time."""
+def information_pass(
+    model: Model, columns: Columns, data: Data, point: Point, most: Array | None = None
+) -> LinearSums:
+    """Loss, score and information, and how far the direction reaches; z is made a chunk at a time.
+
+    `most` is a number of rows, traced or not, to end after, at the end of a chunk; None takes all.
+    """
     p, k = point.theta.shape
 
     def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
@@ -120,7 +125,7 @@ def information_pass(model: Model, columns: Columns, data: Data, point: Point) -
             system = jnp.einsum("nkl,np,nq->pkql", parts.h, z, z, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
         return _add(total, _totals(parts, (parts.r.T @ z).T, system, reach))
 
-    return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk_rows(p * k * k))
+    return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk_rows(p * k * k), most)
 
 
 def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> LinearSums:

@@ -29,23 +29,30 @@ def _rows(data: Data, start: Array | int, size: int) -> Data:
 
 
 def row_fold(
-    update: Callable[[Total, Data, Array], Total], total: Total, data: Data, chunk: int = CHUNK
+    update: Callable[[Total, Data, Array], Total],
+    total: Total,
+    data: Data,
+    chunk: int = CHUNK,
+    most: Array | None = None,
 ) -> Total:
     """`total = update(total, rows, new)` over chunks of the rows; each row is read once a pass.
 
     Where the rows don't divide, the last chunk starts earlier, and `new` (chunk,) is false for the rows of it that
-    have been taken already: nothing is padded or copied, and the update is compiled once.
+    have been taken already: nothing is padded or copied, and the update is compiled once. With `most` the pass ends
+    at the end of the chunk in which so many rows are reached.
     """
     n = data.x.shape[0]
     chunk = min(chunk, n)
-
-    def body(total: Total, start: Array) -> tuple[Total, None]:
-        first = jnp.minimum(start, n - chunk)
-        return update(total, _rows(data, first, chunk), first + jnp.arange(chunk) >= start), None
-
     if chunk == n:
         return update(total, data, jnp.ones(n, bool))
-    return jax.lax.scan(body, total, jnp.arange(0, n, chunk))[0]
+
+    def body(i: Array, total: Total) -> Total:
+        start = i * chunk
+        first = jnp.minimum(start, n - chunk)
+        return update(total, _rows(data, first, chunk), first + jnp.arange(chunk) >= start)
+
+    chunks = -(-n // chunk)
+    return jax.lax.fori_loop(0, chunks if most is None else jnp.minimum(-(-most // chunk), chunks), body, total)
 
 
 def row_sums(sums: Callable[[Data], Total], data: Data, chunk: int = CHUNK) -> Total:
