@@ -2,13 +2,16 @@
 
 from . import files as files
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
+from .counts import negative_binomial, negative_binomial1, poisson, quasi_poisson
 from .data import Data, make_data
 from .distributions import Distribution, Family
-from .families import bernoulli, categorical, normal, poisson
+from .families import categorical, normal
 from .losses import deviance, loss
 from .many import fit_seeds
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
+from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
+from .proportions import bernoulli, binomial, quasi_binomial
 from .results import Fit, History, Status, check
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
 
@@ -27,20 +30,27 @@ __all__ = [
     "SGDState",
     "Status",
     "bernoulli",
+    "binomial",
     "categorical",
     "check",
     "deviance",
     "fit_seeds",
     "fit_sgd",
+    "gamma",
     "glm",
     "init",
+    "inverse_gaussian",
     "linear_predictor",
     "loss",
     "make_data",
     "mlp",
+    "negative_binomial",
+    "negative_binomial1",
     "normal",
     "poisson",
     "predict",
+    "quasi_binomial",
+    "quasi_poisson",
     "relu_approximation",
     "ridge_approximation",
     "sample",
@@ -49,4 +59,5 @@ __all__ = [
     "sgd_init",
     "sgd_step",
     "sigmoid_approximation",
+    "tweedie",
 ]

@@ -173,6 +173,8 @@ def check_target(y: Any, family: Family) -> None:
     expected = (y.shape[0], *family.target_shape)
     if y.shape != expected:
         hint = "; normal(n_outputs=k) takes k targets a row" if family.name == "normal" else ""
+        if family.target_shape == (2,) and family.name.endswith("binomial"):
+            hint = "; give counts of successes and of failures, np.stack([successes, trials - successes], axis=1)"
         hint = "; turn one-hot rows into labels by y.argmax(axis=1)" if family.n_classes else hint
         raise ValueError(f"y must have shape {expected} for the {family.name} family, got {y.shape}{hint}")
 

@@ -29,7 +29,8 @@ def hessian(family: "Family", eta: Array, y: Array) -> Array:
 
 def expected_hessian(family: "Family", eta: Array, y: Array) -> Array:
     """The Fisher information of one observation: its nll is affine in the target in an exponential family with any
-    link, so the second derivative at `y = mean` is the expected one."""
+    link, so the second derivative at `y = mean` is the expected one.
+    """
     return jax.hessian(family.nll)(eta, jax.lax.stop_gradient(family.mean(eta)))
 
 

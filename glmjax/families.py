@@ -1,17 +1,22 @@
-"""The GLM table: one row a family, each written once as a negative log-likelihood of the linear predictor.
+"""The normal and the categorical family, and the table of all of them: one row a family, each written once as a
+negative log-likelihood of the linear predictor.
 
-| row         | mean of the target    | negative log-likelihood, up to terms free of eta | fitted to     |
-| ----------- | --------------------- | ------------------------------------------------ | ------------- |
-| normal      | eta                   | (t - eta)^2 / 2 + log(2 pi) / 2                  | real numbers  |
-| Bernoulli   | 1 / (1 + exp(-eta))   | log(1 + exp(eta)) - t eta                        | 0 and 1       |
-| categorical | softmax(eta)          | log(sum(exp(eta))) - eta_t                       | classes 0..K-1|
-| Poisson     | exp(eta)              | exp(eta) - t eta                                 | counts        |
+| row               | mean, default link  | variance          | nll of a target t, up to terms free of eta, m the mean |
+| ----------------- | ------------------- | ----------------- | ------------------------------------------------------ |
+| normal            | eta                 | phi               | (t - m)^2 / 2 + log(2 pi) / 2                          |
+| Bernoulli         | 1 / (1 + exp(-eta)) | m (1 - m)         | -(t log(m) + (1 - t) log(1 - m))                       |
+| binomial          | 1 / (1 + exp(-eta)) | m (1 - m) / n     | -(s log(m) + f log(1 - m)), s + f = n                  |
+| categorical       | softmax(eta)        | diag(m) - m m'    | -log(m_t)                                              |
+| Poisson           | exp(eta)            | m                 | m - t log(m)                                           |
+| negative binomial | exp(eta)            | m + alpha m^2     | (t + 1 / alpha) log(1 + alpha m) - t log(m)            |
+| gamma             | exp(eta)            | phi m^2           | t / m + log(m)                                         |
+| inverse Gaussian  | exp(eta)            | phi m^3           | t / (2 m^2) - 1 / m                                    |
+| Tweedie           | exp(eta)            | phi m^p           | m^(2 - p) / (2 - p) - t m^(1 - p) / (1 - p)            |
 
-Each is the canonical form of an exponential family, so its derivative with respect to eta is `mean - t`, in every
-row (Nelder and Wedderburn, 1972). No derivative is written here: score and curvature come from `jax.grad`.
+Under its canonical link the derivative of each with respect to eta is `mean - t` (Nelder and Wedderburn, 1972). No
+derivative is written here or in `proportions`, `counts` and `positives`: score and curvature are `jax.grad`'s.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -21,111 +26,71 @@ from jax import Array
 from .distributions import Distribution, Family
 from .inputs import check_count, check_number
 from .links import LINKS, check_link
-
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-def _inverse_link(family: Family, eta: Array) -> Array:
-    return LINKS[family.link].inverse(eta)
-
+from .numerics import HALF_LOG_2PI
 
 # normal ---------------------------------------------------------------------------------------------------------------
 
 
 def _normal_nll(family: Family, eta: Array, y: Array) -> Array:
-    return 0.5 * jnp.sum((y - eta) ** 2) + HALF_LOG_2PI * (family.n_outputs or 1)
+    return 0.5 * jnp.sum((y - family.mean(eta)) ** 2) + HALF_LOG_2PI * (family.n_outputs or 1)
 
 
 def _normal_deviance(family: Family, eta: Array, y: Array) -> Array:
-    return jnp.sum((y - eta) ** 2)
-
-
-def _normal_variance(family: Family, mean: Array) -> Array:
-    return jnp.ones_like(mean) if mean.ndim == 0 else jnp.eye(mean.shape[0], dtype=mean.dtype)
-
-
-def _normal_support(family: Family, y: Any) -> Any:
-    return y - y == 0  # false for NaN and infinity
+    return jnp.sum((y - family.mean(eta)) ** 2)
 
 
 def _normal_sample(family: Family, key: Array, eta: Array) -> Array:
     sigma = jnp.sqrt(jnp.asarray(family.dispersion, eta.dtype))
-    return eta + sigma * jax.random.normal(key, eta.shape, eta.dtype)
+    return family.mean(eta) + sigma * jax.random.normal(key, eta.shape, eta.dtype)
+
+
+def _normal_start(family: Family, y: Array) -> Array:
+    # The other links have no finite eta for every target. A mean of the target's size but away from 0 is one, and
+    # where it is nearly 0 so is the information (mean^2 or mean^4): such a row has no say in the first step.
+    if family.link == "identity":
+        return y
+    least = float(jnp.finfo(y.dtype).tiny) ** 0.25
+    size = jnp.maximum(jnp.abs(y), least)
+    return LINKS[family.link].forward(size if family.link == "log" else jnp.where(y < 0, -size, size))
+
+
+def _normal_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
+    constant = (0.5 * jnp.log(dispersion) + HALF_LOG_2PI) * (family.n_outputs or 1)
+    return -0.5 * family.deviance(eta, y) / dispersion - constant
 
 
 _NORMAL = Distribution(
     nll=_normal_nll,
-    mean=_inverse_link,
     deviance=_normal_deviance,
-    variance=_normal_variance,
-    support=_normal_support,
     sample=_normal_sample,
-    domain="a finite number",
+    start=_normal_start,
+    log_likelihood=_normal_log_likelihood,
 )
 
 
 def normal(n_outputs: int | None = None, link: str = "identity", dispersion: float = 1.0) -> Family:
-    """Normal family: `t ~ N(eta, dispersion)`, one target or `n_outputs` independent ones of equal variance.
+    """Normal family: `t ~ N(mean, dispersion)`, one target or `n_outputs` independent ones of equal variance.
 
-    nll = |t - eta|^2 / 2 + n_outputs log(2 pi) / 2, the Gaussian one at dispersion 1: its minimizer is that of the
+    nll = |t - mean|^2 / 2 + n_outputs log(2 pi) / 2, the Gaussian one at dispersion 1: its minimizer is that of the
     mean squared error, and of the Gaussian likelihood at any sigma^2. A fit puts the maximum-likelihood sigma^2,
-    deviance / (sum(weight) * outputs), into `fit.model.family.dispersion`.
+    deviance / (sum(weight) * outputs), into `fit.model.family.dispersion`. Targets are any finite numbers.
 
-    Raises `ValueError` for `n_outputs` below 2 (leave it None for one output), a dispersion not above 0 or an unknown
-    link.
+    Args:
+        n_outputs: targets a row, 2 or more; None for one, y of shape (n,).
+        link: "identity", "log" (mean exp(eta)) or "inverse" (mean 1 / eta).
+        dispersion: sigma^2, in squared units of the target; `sample` uses it, the objective does not.
+
+    Raises:
+        ValueError: `n_outputs` below 2 (leave it None for one output), a dispersion not above 0, an unknown link.
+
+    McCullagh and Nelder, Generalized Linear Models (1989), chapter 3.
     """
     if n_outputs is not None:
         n_outputs = check_count(n_outputs, "n_outputs (None for one output and y of shape (n,))", at_least=2)
     check_number(dispersion, "dispersion", above=0)
-    link = check_link(link, ("identity",), "normal")
+    link = check_link(link, ("identity", "log", "inverse"), "normal")
     shape = () if n_outputs is None else (n_outputs,)
     return Family("normal", link, _NORMAL, n_outputs=n_outputs, target_shape=shape, dispersion=dispersion)
-
-
-# Bernoulli ------------------------------------------------------------------------------------------------------------
-
-
-def _bernoulli_nll(family: Family, eta: Array, y: Array) -> Array:
-    # The two log-sigmoids keep every digit in both tails, where softplus(eta) - y * eta would cancel.
-    return -(y * jax.nn.log_sigmoid(eta) + (1 - y) * jax.nn.log_sigmoid(-eta))
-
-
-def _bernoulli_deviance(family: Family, eta: Array, y: Array) -> Array:
-    entropy = jax.scipy.special.entr(y) + jax.scipy.special.entr(1 - y)  # 0 but for proportions
-    return 2 * (_bernoulli_nll(family, eta, y) - entropy)
-
-
-def _bernoulli_variance(family: Family, mean: Array) -> Array:
-    return mean * (1 - mean)
-
-
-def _bernoulli_support(family: Family, y: Any) -> Any:
-    return (y >= 0) & (y <= 1)
-
-
-def _bernoulli_sample(family: Family, key: Array, eta: Array) -> Array:
-    return jax.random.bernoulli(key, _inverse_link(family, eta)).astype(eta.dtype)
-
-
-_BERNOULLI = Distribution(
-    nll=_bernoulli_nll,
-    mean=_inverse_link,
-    deviance=_bernoulli_deviance,
-    variance=_bernoulli_variance,
-    support=_bernoulli_support,
-    sample=_bernoulli_sample,
-    domain="0 or 1, or a proportion between them (recode labels -1 and 1 by (y + 1) / 2, labels 1 and 2 by y - 1)",
-)
-
-
-def bernoulli(link: str = "logit") -> Family:
-    """Bernoulli family: `P(t = 1) = sigmoid(eta)`, so eta is the log-odds; logistic regression.
-
-    nll = log(1 + exp(eta)) - t eta. Targets are 0 and 1; a proportion in [0, 1] is accepted, as a quasi-likelihood.
-
-    Raises `ValueError` for an unknown link.
-    """
-    return Family("bernoulli", check_link(link, ("logit",), "bernoulli"), _BERNOULLI)
 
 
 # categorical ----------------------------------------------------------------------------------------------------------
@@ -169,6 +134,20 @@ def _categorical_sample(family: Family, key: Array, eta: Array) -> Array:
     return jax.random.categorical(key, _logits(family, eta)).astype(eta.dtype)
 
 
+def _categorical_information(family: Family, eta: Array, y: Array) -> Array:
+    return jax.hessian(family.nll)(eta, y)  # canonical: the same for every class, and none is the mean
+
+
+def _categorical_start(family: Family, y: Array) -> Array:
+    # The log of (1 + [class t]) / (K + 1), up to a constant: log(2) for the row's own class.
+    own = jnp.where(jnp.arange(family.n_classes, dtype=y.dtype) == y, jnp.log(jnp.asarray(2, y.dtype)), 0)
+    return own if family.reference is None else jnp.delete(own - own[family.reference], family.reference)
+
+
+def _categorical_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
+    return -_categorical_nll(family, eta, y)
+
+
 _CATEGORICAL = Distribution(
     nll=_categorical_nll,
     mean=_categorical_mean,
@@ -177,6 +156,9 @@ _CATEGORICAL = Distribution(
     support=_categorical_support,
     sample=_categorical_sample,
     domain="a whole number from 0 to n_classes - 1",
+    information=_categorical_information,
+    start=_categorical_start,
+    log_likelihood=_categorical_log_likelihood,
 )
 
 
@@ -187,7 +169,15 @@ def categorical(n_classes: int, reference: int | None = None, link: str = "softm
     constant added to all logits changes nothing. With `reference=r` class r's logit is fixed at 0 and eta holds the
     other n_classes - 1, the log-odds against class r: the same probabilities, and parametrized once.
 
-    Raises `ValueError` for `n_classes` below 2, a reference that is no class, or an unknown link.
+    Args:
+        n_classes: K, 2 or more.
+        reference: the class whose logit is 0, or None.
+        link: "softmax".
+
+    Raises:
+        ValueError: `n_classes` below 2, a reference that is no class, an unknown link.
+
+    Agresti, Categorical Data Analysis (2013), chapter 8.
     """
     n_classes = check_count(n_classes, "n_classes", at_least=2)
     reference = None if reference is None else check_count(reference, "reference", at_least=0)
@@ -196,50 +186,3 @@ def categorical(n_classes: int, reference: int | None = None, link: str = "softm
     n_outputs = n_classes - (reference is not None)
     link = check_link(link, ("softmax",), "categorical")
     return Family("categorical", link, _CATEGORICAL, n_outputs=n_outputs, n_classes=n_classes, reference=reference)
-
-
-# Poisson --------------------------------------------------------------------------------------------------------------
-
-
-def _poisson_nll(family: Family, eta: Array, y: Array) -> Array:
-    return jnp.exp(eta) - y * eta
-
-
-def _poisson_deviance(family: Family, eta: Array, y: Array) -> Array:
-    # 2 (y log(y / mean) - (y - mean)) = 2 y (expm1(r) - r), r = eta - log(y): no cancellation at large counts.
-    positive = y > 0
-    r = eta - jnp.log(jnp.where(positive, y, 1))
-    return 2 * jnp.where(positive, y * (jnp.expm1(r) - r), jnp.exp(eta))
-
-
-def _poisson_variance(family: Family, mean: Array) -> Array:
-    return mean
-
-
-def _poisson_support(family: Family, y: Any) -> Any:
-    return (y >= 0) & (y - y == 0)
-
-
-def _poisson_sample(family: Family, key: Array, eta: Array) -> Array:
-    return jax.random.poisson(key, _inverse_link(family, eta)).astype(eta.dtype)
-
-
-_POISSON = Distribution(
-    nll=_poisson_nll,
-    mean=_inverse_link,
-    deviance=_poisson_deviance,
-    variance=_poisson_variance,
-    support=_poisson_support,
-    sample=_poisson_sample,
-    domain="a count, 0 or more",
-)
-
-
-def poisson(link: str = "log") -> Family:
-    """Poisson family: counts with mean and variance exp(eta); exposure enters as the offset log(exposure).
-
-    nll = exp(eta) - t eta. Targets are counts; other numbers from 0 up are accepted, as a quasi-likelihood.
-
-    Raises `ValueError` for an unknown link.
-    """
-    return Family("poisson", check_link(link, ("log",), "poisson"), _POISSON)

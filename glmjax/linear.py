@@ -53,7 +53,7 @@ def make_task(model: Model, data: Data, params: Any, l2: Any, tol: Any, max_step
     check_problem(model, data)
     if not isinstance(model.predictor, Linear):
         raise ValueError("this solver is for linear models, glm(family); for an mlp use fit_lbfgs or fit_sgd")
-    n, d = data.x.shape
+    d = data.x.shape[1]
     dtype = data.x.dtype
     if d == 0 and not model.predictor.bias:
         raise ValueError("nothing to fit: x has no columns and the model no bias")
@@ -92,14 +92,16 @@ def entry_status(task: Task, running: int) -> Array:
 
 
 def theta_penalty(task: Task, columns: Columns) -> Penalty:
-    """The ridge penalty as it acts on theta, and the gauge that K logits need: sums over the classes stay as they are."""
+    """The ridge penalty as it acts on theta, and what K logits need: sums over the classes stay as they are."""
     d, bias = task.data.x.shape[1], columns.constant is None
     k = task.model.family.n_outputs or 1
     diagonal = task.l2.reshape(d, k) / columns.scale[:, None] ** 2
     if bias:
         diagonal = jnp.concatenate([jnp.zeros((1, k), diagonal.dtype), diagonal])
     p = d + bias
-    gauge = jnp.kron(jnp.eye(p), jnp.ones((1, k)) / np.sqrt(k)).astype(diagonal.dtype) if free_shift(task.model) else None
+    gauge = (
+        jnp.kron(jnp.eye(p), jnp.ones((1, k)) / np.sqrt(k)).astype(diagonal.dtype) if free_shift(task.model) else None
+    )
     return Penalty(diagonal.reshape(-1), gauge)
 
 

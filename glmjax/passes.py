@@ -104,9 +104,7 @@ def no_sums(p: int, k: int, dtype: jnp.dtype) -> LinearSums:
     return LinearSums(zero, zero, zero, zero, jnp.zeros(p * k, dtype), jnp.zeros((p * k, p * k), dtype), zero)
 
 
-def information_pass(
-    model: Model, columns: Columns, data: Data, point: Point, most: Array | None = None
-) -> LinearSums:
+def information_pass(model: Model, columns: Columns, data: Data, point: Point, most: Array | None = None) -> LinearSums:
     """Loss, score and information, and how far the direction reaches; z is made a chunk at a time.
 
     `most` is a number of rows, traced or not, to end after, at the end of a chunk; None takes all.

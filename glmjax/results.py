@@ -1,5 +1,6 @@
 """What a fit is: its answer, how it ended, and `check`, which raises if it ended badly."""
 
+import warnings
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -23,8 +24,13 @@ class Status(IntEnum):
 
     @property
     def ok(self) -> bool:
-        """Whether this is an end that `check` lets pass."""
+        """Whether this is an end that `check` lets pass without a word."""
         return self in (Status.COMPLETED, Status.STOPPED_EARLY, Status.CONVERGED)
+
+    @property
+    def usable(self) -> bool:
+        """Whether predictions are right all the same; `check` then warns where it else raises."""
+        return self.ok or self in (Status.RANK_DEFICIENT, Status.BOUNDARY)
 
     @property
     def sentence(self) -> str:
@@ -71,10 +77,15 @@ class History(NamedTuple):
 class Fit(NamedTuple):
     """A fitted model, whichever solver found it; under `vmap` every field has the lanes first.
 
-    `model` carries any family number that was estimated (`fit.model.family.dispersion`). `loss` is the objective at
-    `params`, on all rows, and `optimality` its scaled gradient, max|g| / max(1, |loss|). `steps` counts parameter
-    updates, `passes` reads of all rows. `status` is a `Status`. `rcond`, `aliased`, `infinite` and `history` are
-    None where the solver does not look at them.
+    `model` carries any family number that was estimated (`fit.model.family.dispersion`, `fit.model.family.alpha`).
+    `loss` is the objective and `optimality` its scaled gradient, max|g| / max(1, |loss|), or KKT residual, as the last
+    pass over the rows found them; Newton's last step is taken after it and only lowers both. `steps` counts parameter
+    updates, `passes` reads of all rows. `status` is a `Status`.
+
+    `rcond` is the reciprocal condition of the standardized, weighted design (1-norm): about
+    `-log10(eps / rcond)` digits of the coefficients can be trusted. `aliased` and `infinite` are booleans shaped like
+    `params`: coefficients that were set to 0 since their columns depend on others, and coefficients that go to
+    infinity where the fit is SEPARATED. These three and `history` are None where the solver does not look at them.
     """
 
     model: Any
@@ -95,20 +106,54 @@ class Fit(NamedTuple):
 def check(fit: Fit) -> Fit:
     """Return the fit if it, or every lane of it, ended well; a host-side call.
 
+    Warns where predictions are right but coefficients want care: RANK_DEFICIENT, BOUNDARY, ill-conditioned.
+
     Raises:
-        RuntimeError: naming the lanes that did not, what happened to them and what to do.
+        RuntimeError: naming the lanes that did not end well, what happened to them and what to do.
     """
     status = np.asarray(fit.status)
-    failures = [s for s in Status if not s.ok and np.any(status == s)]
-    if not failures:
-        return fit
+    found = [s for s in Status if not s.ok and np.any(status == s)]
+    failures = [_sentence(fit, s) for s in found if not s.usable]
+    if failures:
+        raise RuntimeError("\n".join(failures))
+    for s in found:
+        warnings.warn(_sentence(fit, s), stacklevel=2)
+    _warn_of_condition(fit)
+    return fit
+
+
+def _sentence(fit: Fit, ended: Status) -> str:
+    status = np.asarray(fit.status)
     if status.ndim == 0:
-        raise RuntimeError(f"the fit ended {failures[0].name}: {failures[0].sentence}")
-    lines = []
-    for failure in failures:
-        lanes = [
-            tuple(map(int, index)) if status.ndim > 1 else int(index[0]) for index in np.argwhere(status == failure)
-        ]
-        some = ", ".join(map(str, lanes[:10])) + (", ..." if len(lanes) > 10 else "")
-        lines.append(f"{len(lanes)} of {status.size} fits ended {failure.name} (lanes {some}): {failure.sentence}")
-    raise RuntimeError("\n".join(lines))
+        marks = {Status.SEPARATED: ("infinite", fit.infinite), Status.RANK_DEFICIENT: ("aliased", fit.aliased)}
+        name, marked = marks.get(ended, ("", None))
+        which = "" if marked is None else f" ({name}: {_names(marked)})"
+        measure = f" (optimality {float(fit.optimality):.1e})" if ended == Status.MAX_STEPS else ""
+        return f"the fit ended {ended.name}{which}{measure}: {ended.sentence}"
+    lanes = [tuple(map(int, index)) if status.ndim > 1 else int(index[0]) for index in np.argwhere(status == ended)]
+    some = ", ".join(map(str, lanes[:10])) + (", ..." if len(lanes) > 10 else "")
+    return f"{len(lanes)} of {status.size} fits ended {ended.name} (lanes {some}): {ended.sentence}"
+
+
+def _names(marks: Any) -> str:
+    """The coefficients that are marked, as "b, w[3]": up to ten."""
+    w, b = np.asarray(marks.w), marks.b
+    names = [] if b is None else [("b", index) for index in np.argwhere(np.asarray(b))]
+    names += [("w", index) for index in np.argwhere(w)]
+    texts = [name + (f"[{', '.join(map(str, index))}]" if len(index) else "") for name, index in names]
+    return ", ".join(texts[:10]) + (", ..." if len(texts) > 10 else "")
+
+
+def _warn_of_condition(fit: Fit) -> None:
+    """Warn where half the digits are gone."""
+    if fit.rcond is None:
+        return
+    rcond = np.asarray(fit.rcond)
+    eps = np.finfo(rcond.dtype).eps
+    if np.any(rcond < np.sqrt(eps)):
+        digits = max(0, int(-np.log10(eps / max(float(np.nanmin(rcond)), float(eps)))))
+        warnings.warn(
+            f"x is ill-conditioned (rcond {np.nanmin(rcond):.1e}): about {digits} digits of the coefficients are "
+            "reliable; drop or combine columns that are nearly the same, add l2, or use float64",
+            stacklevel=3,
+        )

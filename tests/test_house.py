@@ -12,7 +12,8 @@ import glmjax as gj
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    ["inputs", "links", "distributions", "families", "predictors", "data", "results", "files", "lanes"],
+    ["inputs", "numerics", "links", "distributions", "families", "proportions", "counts", "positives"]
+    + ["predictors", "data", "results", "files", "lanes"],
     ["models"],
     ["rows", "losses", "minibatches"],
     ["settings", "sgd"],

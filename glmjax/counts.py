@@ -1,0 +1,302 @@
+"""Families of counts: Poisson, quasi-Poisson and the two negative binomials, as functions of the log of the mean."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .distributions import Distribution, Family, hessian, no_log_likelihood, no_sample
+from .inputs import check_number
+from .links import LINKS, check_link
+from .numerics import (
+    expm1_excess,
+    log1p_ratio,
+    log1p_shortfall,
+    log_factorial,
+    log_peak,
+    stirling_remainder,
+)
+
+_COUNT_LINKS = ("log", "identity", "sqrt")
+
+
+def _log_mean(family: Family, eta: Array) -> Array:
+    """log(mean); NaN or infinite outside the link's domain, and 0 times that is NaN: there no nll is a number."""
+    return LINKS[family.link].log_mean(eta)
+
+
+def _count_support(family: Family, y: Any) -> Any:
+    return (y >= 0) & (y - y == 0)
+
+
+def _count_start(family: Family, y: Array) -> Array:
+    return LINKS[family.link].forward(y + 0.1)
+
+
+# Poisson --------------------------------------------------------------------------------------------------------------
+
+
+def _poisson_nll(family: Family, eta: Array, y: Array) -> Array:
+    return family.mean(eta) - y * _log_mean(family, eta)
+
+
+def _poisson_information(family: Family, eta: Array, y: Array) -> Array:
+    slope = jax.grad(LINKS[family.link].log_mean)(eta)
+    return slope * jnp.exp(_log_mean(family, eta)) * slope
+
+
+def _poisson_deviance(family: Family, eta: Array, y: Array) -> Array:
+    # 2 (y log(y / mean) - (y - mean)) = 2 y (expm1(r) - r), r = log(mean) - log(y): no cancellation at large counts.
+    positive = y > 0
+    log_mean = _log_mean(family, eta)
+    r = log_mean - jnp.log(jnp.where(positive, y, 1))
+    return 2 * jnp.where(positive, y * expm1_excess(jnp.where(positive, r, 0)), jnp.exp(log_mean))
+
+
+def _poisson_variance(family: Family, mean: Array) -> Array:
+    return mean
+
+
+def _poisson_sample(family: Family, key: Array, eta: Array) -> Array:
+    return jax.random.poisson(key, family.mean(eta)).astype(eta.dtype)
+
+
+def _poisson_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
+    return log_peak(y) - 0.5 * _poisson_deviance(family, eta, y)  # log(y!) of a large count never meets y log(mean)
+
+
+_POISSON = Distribution(
+    nll=_poisson_nll,
+    deviance=_poisson_deviance,
+    variance=_poisson_variance,
+    support=_count_support,
+    sample=_poisson_sample,
+    domain="a count, 0 or more",
+    information=_poisson_information,
+    start=_count_start,
+    log_likelihood=_poisson_log_likelihood,
+)
+_QUASI_POISSON = _POISSON._replace(sample=no_sample, log_likelihood=no_log_likelihood)
+
+
+def poisson(link: str = "log") -> Family:
+    """Poisson family: counts, with variance equal to the mean; exposure enters as the offset log(exposure).
+
+    nll = mean - t log(mean). Targets are counts; other numbers from 0 up are accepted, as a quasi-likelihood.
+
+    Args:
+        link: "log" (mean exp(eta)), "identity" (eta > 0) or "sqrt" (mean eta^2, eta > 0).
+
+    Raises:
+        ValueError: an unknown link.
+
+    McCullagh and Nelder, Generalized Linear Models (1989), chapter 6.
+    """
+    return Family("poisson", check_link(link, _COUNT_LINKS, "poisson"), _POISSON)
+
+
+def quasi_poisson(link: str = "log") -> Family:
+    """Quasi-Poisson family: the Poisson's mean, with variance dispersion * mean, for overdispersed counts.
+
+    nll = mean - t log(mean), so the fit is the Poisson one; errors grow by the dispersion. It has no distribution:
+    log-likelihood is NaN, and there is nothing to sample. Targets are numbers from 0 up.
+
+    Args:
+        link: "log" (mean exp(eta)), "identity" (eta > 0) or "sqrt" (mean eta^2, eta > 0).
+
+    Raises:
+        ValueError: an unknown link.
+
+    Wedderburn, Quasi-likelihood functions (Biometrika, 1974).
+    """
+    return Family("quasi_poisson", check_link(link, _COUNT_LINKS, "quasi_poisson"), _QUASI_POISSON, dispersion=1.0)
+
+
+# negative binomial ----------------------------------------------------------------------------------------------------
+
+
+def _alpha(family: Family, dtype: Any) -> Array:
+    return jnp.asarray(family.alpha, dtype)
+
+
+def _nb_nll_at(alpha: Array, u: Array, y: Array) -> Array:
+    """(y + 1 / alpha) log(1 + alpha exp(u)) - y u at log-mean u."""
+    # Two ways: the first has Poisson's limit at alpha = 0, the second neither overflows nor takes y u from itself.
+    small = jnp.exp(u) * alpha <= 0.5
+    mean = jnp.exp(jnp.where(small, u, 0))
+    near = (1 + alpha * y) * mean * log1p_ratio(jnp.where(small, alpha, 0) * mean) - y * u
+    a = jnp.where(small, 1, alpha)
+    z = jnp.where(small, 0, u) + jnp.log(a)
+    correction = jnp.log1p(jnp.exp(-z))
+    return jnp.where(small, near, y * (jnp.log(a) + correction) + (z + correction) / a)
+
+
+def _nb_nll(family: Family, eta: Array, y: Array) -> Array:
+    return _nb_nll_at(_alpha(family, eta.dtype), _log_mean(family, eta), y)
+
+
+def _nb_information(family: Family, eta: Array, y: Array) -> Array:
+    # mean'^2 / variance = log(mean)'^2 / (1 / mean + alpha): finite also where the mean overflows.
+    slope = jax.grad(LINKS[family.link].log_mean)(eta)
+    return slope / (jnp.exp(-_log_mean(family, eta)) + _alpha(family, eta.dtype)) * slope
+
+
+def _nb_deviance(family: Family, eta: Array, y: Array) -> Array:
+    # 2 y (log(1 + k expm1(r)) / k - r), r = log(mean) - log(y), k = alpha y / (1 + alpha y). Near the data it is a
+    # difference of two terms of order r^2 and (r k)^2, and for k near 1 the same with r and k turned round.
+    alpha, u = _alpha(family, eta.dtype), _log_mean(family, eta)
+    positive = y > 0
+    safe = jnp.where(positive, y, 1)
+    r = u - jnp.log(safe)
+    close = jnp.abs(r) < 0.3
+    near = jnp.where(close, r, 0)
+    q = 1 / (1 + alpha * safe)
+    k = alpha * safe * q
+    forward, backward = jnp.expm1(near), jnp.expm1(-near)
+    few = expm1_excess(near) - forward * log1p_shortfall(k * forward)
+    many = q / jnp.where(k > 0.5, k, 1) * (expm1_excess(-near) - backward * log1p_shortfall(q * backward))
+    far = _nb_nll_at(alpha, u, safe) - _nb_nll_at(alpha, jnp.log(safe), safe)
+    some = jnp.where(close, safe * jnp.where(k > 0.5, many, few), far)
+    return 2 * jnp.where(positive, some, _nb_nll_at(alpha, u, jnp.zeros_like(y)))
+
+
+def _nb_variance(family: Family, mean: Array) -> Array:
+    return mean + _alpha(family, mean.dtype) * mean * mean
+
+
+def _mixed_poisson(key: Array, mean: Array, shape: Array) -> Array:
+    """Poisson counts whose rate is gamma distributed around `mean` with that shape; infinite is the Poisson itself."""
+    key, key_rate = jax.random.split(key)
+    finite = jnp.isfinite(shape)
+    safe = jnp.broadcast_to(jnp.where(finite, shape, 1), mean.shape)
+    rate = jnp.where(finite, jax.random.gamma(key_rate, safe, mean.shape, mean.dtype) / safe, 1) * mean
+    return jax.random.poisson(key, rate).astype(mean.dtype)
+
+
+def _nb_sample(family: Family, key: Array, eta: Array) -> Array:
+    return _mixed_poisson(key, family.mean(eta), 1 / _alpha(family, eta.dtype))
+
+
+def _nb_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
+    # log(Gamma(y + r) / Gamma(r) y!) with r = 1 / alpha, by Stirling's formula, joined to what the deviance lacks of
+    # the nll: only its remainders stay, smooth in alpha down to 0, and nothing of the size of y log(y).
+    alpha = _alpha(family, eta.dtype)
+    growth = 1 + alpha * y
+    remainders = stirling_remainder(alpha / growth) - stirling_remainder(alpha)
+    saturated = log_peak(y) - 0.5 * jnp.log1p(alpha * y) + remainders
+    return saturated - 0.5 * _nb_deviance(family, eta, y)
+
+
+_NEGATIVE_BINOMIAL = Distribution(
+    nll=_nb_nll,
+    deviance=_nb_deviance,
+    variance=_nb_variance,
+    support=_count_support,
+    sample=_nb_sample,
+    domain="a count, 0 or more",
+    information=_nb_information,
+    start=_count_start,
+    log_likelihood=_nb_log_likelihood,
+)
+
+
+def _check_alpha(alpha: Any) -> Any:
+    """`alpha` as given, or 1.0 to start an estimate from."""
+    if alpha is None:
+        return 1.0
+    check_number(alpha, "alpha (None to estimate it, poisson() for 0)", above=0)
+    return alpha
+
+
+def negative_binomial(alpha: float | None = None, link: str = "log") -> Family:
+    """Negative binomial family (NB2): overdispersed counts with variance mean + alpha mean^2.
+
+    nll = (t + 1 / alpha) log(1 + alpha mean) - t log(mean), Poisson's at alpha = 0. Targets are counts; other numbers
+    from 0 up are accepted, as a quasi-likelihood.
+
+    Args:
+        alpha: overdispersion, above 0: R's 1 / theta, free of units; None to estimate it by maximum likelihood.
+        link: "log" (mean exp(eta)), "identity" (eta > 0) or "sqrt" (mean eta^2, eta > 0).
+
+    Raises:
+        ValueError: an alpha not above 0, an unknown link.
+
+    Lawless, Negative binomial and mixed Poisson regression (Canadian Journal of Statistics, 1987).
+    """
+    link = check_link(link, _COUNT_LINKS, "negative_binomial")
+    estimates, alpha = alpha is None, _check_alpha(alpha)
+    return Family("negative_binomial", link, _NEGATIVE_BINOMIAL, estimates_alpha=estimates, alpha=alpha)
+
+
+# negative binomial, constant dispersion -------------------------------------------------------------------------------
+
+
+def _log_rising(beta: Array, y: Array) -> Array:
+    """log(Gamma(y + r) / Gamma(r)) - y log(r), r = 1 / beta: the sum of log(1 + beta j) over j = 0..y-1."""
+    c = beta * y
+    remainders = stirling_remainder(beta / (1 + c)) - stirling_remainder(beta)
+    return (y - 0.5) * jnp.log1p(c) - y * log1p_shortfall(c) + remainders
+
+
+def _nb1_nll(family: Family, eta: Array, y: Array) -> Array:
+    # Far below, Gamma(y + r) / Gamma(r) is Gamma(y) r, r = mean / alpha: from there on a line of slope -1, since
+    # r and 1 / r would leave the range of numbers.
+    alpha = _alpha(family, eta.dtype)
+    log_mean = _log_mean(family, eta)
+    reach = -1.5 * jnp.log(jnp.finfo(eta.dtype).eps)
+    inside = jnp.maximum(log_mean, jax.lax.stop_gradient(jnp.log(alpha)) - reach)
+    tail = jnp.where(y > 0, log_mean - inside, 0)
+    rising = _log_rising(alpha * jnp.exp(-inside), y)
+    return family.mean(eta) * log1p_ratio(alpha) - (y * inside + rising + tail)
+
+
+def _nb1_deviance(family: Family, eta: Array, y: Array) -> Array:
+    return _poisson_deviance(family, eta, y) / (1 + _alpha(family, eta.dtype))
+
+
+def _nb1_variance(family: Family, mean: Array) -> Array:
+    return mean * (1 + _alpha(family, mean.dtype))
+
+
+def _nb1_sample(family: Family, key: Array, eta: Array) -> Array:
+    mean = family.mean(eta)
+    return _mixed_poisson(key, mean, mean / _alpha(family, eta.dtype))
+
+
+def _nb1_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
+    return -(_nb1_nll(family, eta, y) + y * jnp.log1p(_alpha(family, eta.dtype)) + log_factorial(y))
+
+
+_NEGATIVE_BINOMIAL1 = Distribution(
+    nll=_nb1_nll,
+    deviance=_nb1_deviance,
+    variance=_nb1_variance,
+    support=_count_support,
+    sample=_nb1_sample,
+    domain="a count, 0 or more",
+    information=hessian,
+    start=_count_start,
+    log_likelihood=_nb1_log_likelihood,
+)
+
+
+def negative_binomial1(alpha: float | None = None, link: str = "log") -> Family:
+    """Negative binomial family of constant dispersion (NB1): counts with variance mean (1 + alpha).
+
+    nll = mean log(1 + alpha) / alpha - log(Gamma(t + r) / Gamma(r)) + t log(alpha), r = mean / alpha; Poisson's at
+    alpha = 0. It is no exponential family in eta: `information` is the observed one, and the unit deviance is that of
+    its mean and variance, Poisson's / (1 + alpha). Targets are counts; other numbers from 0 up are accepted.
+
+    Args:
+        alpha: overdispersion, above 0 (Stata's delta); None to estimate it by maximum likelihood.
+        link: "log" (mean exp(eta)).
+
+    Raises:
+        ValueError: an alpha not above 0, an unknown link.
+
+    Cameron and Trivedi, Regression Analysis of Count Data (2013), section 3.3; Stata's `nbreg, dispersion(constant)`.
+    """
+    link = check_link(link, ("log",), "negative_binomial1")
+    estimates, alpha = alpha is None, _check_alpha(alpha)
+    return Family("negative_binomial1", link, _NEGATIVE_BINOMIAL1, estimates_alpha=estimates, alpha=alpha)
