@@ -78,9 +78,9 @@ def run_task(task: Task) -> tuple[NewtonState, Columns, Penalty]:
         return newton_run(rules, fresh, model, columns, data), columns, penalty
 
     theta, system, good = sample_guess(fresh, penalty, model, columns, sample)
-    guess = newton_init(theta, fresh.status, start=False, memory=6)
+    guess = newton_init(theta, fresh.status, start=False)
     guess = guess._replace(system=system, kind=jnp.full_like(fresh.kind, SCORE))
-    first = jax.tree.map(lambda a, b: jnp.where(good, a, b), guess, fresh._replace(pairs=guess.pairs))
+    first = jax.tree.map(lambda a, b: jnp.where(good, a, b), guess, fresh)
     # Score-only passes standardize in the coefficients: not where the columns are far from 0.
     lazy = good & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)
     rules = Rules(penalty, task.tol, task.max_steps, lazy)

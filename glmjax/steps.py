@@ -30,6 +30,7 @@ from .results import Status
 
 SCORE, INFORMATION, FACTOR = 0, 1, 2  # what a pass is asked for; FACTOR is INFORMATION by QR
 RUNNING = -1
+MEMORY = 6
 
 
 class Rules(NamedTuple):
@@ -50,7 +51,7 @@ class NewtonState(NamedTuple):
     kind: Array  # what the next pass is asked for
     orthogonal: Array  # whether `system` is a triangular factor
     kept: Array  # columns that are independent of those before them
-    pairs: Array | None  # (2, m, p k): moves of theta and of the score since `system` was taken; None if never lazy
+    pairs: Array  # (2, m, p k): the last moves of theta and of the score
     loss: Array
     deviance: Array
     score: Array
@@ -65,8 +66,8 @@ class NewtonState(NamedTuple):
     status: Array
 
 
-def newton_init(theta: Array, status: Array, start: bool, memory: int | None = None) -> NewtonState:
-    """The state before the first pass, at theta (p, k) or where `start` at the family's start; `memory` pairs."""
+def newton_init(theta: Array, status: Array, start: bool) -> NewtonState:
+    """The state before the first pass, at theta (p, k) or where `start` at the family's start."""
     p, dtype = theta.size, theta.dtype
     zero, infinity = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
     none = jnp.zeros((), jnp.int32)
@@ -77,7 +78,7 @@ def newton_init(theta: Array, status: Array, start: bool, memory: int | None = N
         kind=none + INFORMATION,
         orthogonal=jnp.asarray(False),
         kept=jnp.ones(p, bool),
-        pairs=None if memory is None else jnp.zeros((2, memory, p), dtype),
+        pairs=jnp.zeros((2, MEMORY, p), dtype),
         loss=infinity,
         deviance=zero,
         score=jnp.zeros(p, dtype),
@@ -130,15 +131,16 @@ def newton_step(rules: Rules, state: NewtonState, sums: LinearSums, bias: Array)
 
     damping = jnp.where(state.damping > 1e-4, state.damping / 10, 0)
     damping = jnp.where(accepted, damping, jnp.maximum(10 * state.damping, 1e-3))
+    moved = score - state.score
     score = jnp.where(accepted, score, state.score)
     system = jnp.where(accepted, system, state.system)
     factor = factorize(system, orthogonal, penalty, damping, kept)
-    pairs = None
-    if state.pairs is not None:
-        move = jnp.stack([(state.trial - state.theta).reshape(-1), score - state.score])
-        pairs = jnp.where(fresh | ~accepted, 0, jnp.roll(state.pairs, -1, axis=1).at[:, -1].set(move))
-        pairs = jnp.where(jnp.isfinite(state.loss), pairs, 0)
-    step = solve(factor, score) if pairs is None else quasi_newton(factor, pairs, score)
+    # Secant pairs serve where the system is not the Hessian: one from a sample, or Fisher's near the optimum.
+    move = jnp.stack([(state.trial - state.theta).reshape(-1), moved])
+    slow = (sums.reach <= 0.1) & (state.rate > 0.2) & (state.rate < 1) & fresh
+    pairs = jnp.where(accepted & (~fresh | slow), jnp.roll(state.pairs, -1, axis=1).at[:, -1].set(move), 0)
+    pairs = jnp.where(jnp.isfinite(state.loss) & ~orthogonal, pairs, 0)
+    step = quasi_newton(factor, pairs, score)
     decrement = jnp.sqrt(jnp.maximum(score @ step, 0))
     step = step.reshape(shape)
 
@@ -148,7 +150,7 @@ def newton_step(rules: Rules, state: NewtonState, sums: LinearSums, bias: Array)
     # How much the next pass would still find: a quadratic rate goes on falling, a linear one does not.
     measured = jnp.isfinite(state.decrement) & accepted
     rate = jnp.where(measured, decrement / jnp.where(state.decrement > 0, state.decrement, 1), 1)
-    expected = decrement * rate * jnp.minimum(1, jnp.where(measured, rate / state.rate, 1))
+    expected = decrement * jnp.where(slow, 1, rate * jnp.minimum(1, jnp.where(measured, rate / state.rate, 1)))
     scale, level = jnp.sqrt(size), jnp.sqrt(eps)
     # Rows that keep moving by steps of one, while ever less loss is gained: their losses have no minimum.
     endless = measured & (sums.reach > 0.1) & (rate > 0.3)
