@@ -6,13 +6,17 @@ from .counts import negative_binomial, negative_binomial1, poisson, quasi_poisso
 from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
+from .lbfgs import fit_lbfgs
 from .losses import deviance, loss
 from .many import fit_seeds
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
+from .newton import fit_newton
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
+from .proximal import fit_elastic_net
 from .results import Fit, History, Status, check
+from .separation import Separation, check_separation
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
 
 __version__ = "0.1.0"
@@ -28,12 +32,17 @@ __all__ = [
     "Linear",
     "Model",
     "SGDState",
+    "Separation",
     "Status",
     "bernoulli",
     "binomial",
     "categorical",
     "check",
+    "check_separation",
     "deviance",
+    "fit_elastic_net",
+    "fit_lbfgs",
+    "fit_newton",
     "fit_seeds",
     "fit_sgd",
     "gamma",

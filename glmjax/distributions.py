@@ -87,7 +87,16 @@ class Distribution(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["dispersion", "alpha", "power"],
-    meta_fields=["name", "link", "distribution", "n_outputs", "target_shape", "n_classes", "reference", "estimates_alpha"],
+    meta_fields=[
+        "name",
+        "link",
+        "distribution",
+        "n_outputs",
+        "target_shape",
+        "n_classes",
+        "reference",
+        "estimates_alpha",
+    ],
 )
 @dataclass(frozen=True)
 class Family:

@@ -19,7 +19,6 @@ via quasi-Newton methods; Hager and Zhang (2005), for the approximate Wolfe cond
 """
 
 from collections.abc import Callable
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 

@@ -421,7 +421,9 @@ def _bound(value: Any, name: str, like: Array, fill: float) -> Array:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f"{name} must be one number or broadcast to the shape {like.shape} of w, got {np.shape(value)}")
+        raise ValueError(
+            f"{name} must be one number or broadcast to the shape {like.shape} of w, got {np.shape(value)}"
+        )
     if not is_traced(value) and np.any(~(np.asarray(value) != -fill)):
         raise ValueError(f"{name} must be numbers, {fill} for no bound, got {value}")
     return jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape)

@@ -15,8 +15,8 @@ FLOORS = [
     ["inputs", "numerics", "links", "distributions", "families", "proportions", "counts", "positives"]
     + ["predictors", "data", "results", "files", "lanes"],
     ["models"],
-    ["rows", "losses", "minibatches"],
-    ["settings", "sgd"],
+    ["rows", "losses", "minibatches", "columns", "passes", "factors", "implicit"],
+    ["linear", "steps", "newton", "lbfgs", "proximal", "separation", "settings", "sgd"],
     ["many", "approximation"],
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms)}
