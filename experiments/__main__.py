@@ -21,7 +21,8 @@ CLAIMS = {  # in the lecture's order; each is a file that measures claims, see c
 }
 OTHERS = {
     "digits": "softmax regression and an MLP on handwritten digits, many seeds in one compiled program",
-    "benchmark": "time glmjax against its peers: benchmark seeds",
+    "claim-frequency": "678,013 motor policies: Poisson frequency with exposure, as rate ratios",
+    "benchmark": "time glmjax against its peers: benchmark single, benchmark seeds",
     "lecture": "all claims of the lecture, and a page of them to read: lecture --quick",
 }
 

@@ -1,10 +1,13 @@
-"""Time glmjax against its peers, interleaved in one run: `benchmark seeds` trains many networks on the digits."""
+"""Time glmjax against its peers, interleaved in one run.
+
+`benchmark single` fits one GLM to many rows; `benchmark seeds` trains many networks on the digits.
+"""
 
 import argparse
 
-from .benchmarks import seeds
+from .benchmarks import seeds, single
 
-BENCHMARKS = {"seeds": seeds}
+BENCHMARKS = {"single": single, "seeds": seeds}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

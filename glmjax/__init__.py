@@ -2,6 +2,7 @@
 
 from . import files as files
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
+from .auto import fit
 from .counts import negative_binomial, negative_binomial1, poisson, quasi_poisson
 from .data import Data, make_data
 from .distributions import Distribution, Family
@@ -40,6 +41,7 @@ __all__ = [
     "check",
     "check_separation",
     "deviance",
+    "fit",
     "fit_elastic_net",
     "fit_lbfgs",
     "fit_newton",

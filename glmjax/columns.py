@@ -11,7 +11,7 @@ from jax import Array
 
 from .data import Data, clean
 from .predictors import Dense
-from .rows import row_fold
+from .rows import CHUNK, row_fold
 
 
 class Columns(NamedTuple):
@@ -32,21 +32,31 @@ def standardize(columns: Columns, x: Array) -> Array:
     return jnp.concatenate([jnp.ones((x.shape[0], 1), x.dtype), z], axis=1)
 
 
-def measure(data: Data, bias: bool, penalized: Array) -> Columns:
+def measure(data: Data, bias: bool, penalized: Array, chunk: int | None = None, every: int = 1) -> Columns:
     """Centers (means) and scales (largest deviations) of the columns of x, from x alone, whatever the weights.
+
+    With `every` above 1 from every so manieth chunk: any center and scale will do, but for a column that is to stand
+    in for a bias, which must be constant in every row.
 
     Without a bias centering needs a constant column to take it up, and one that is not penalized.
     """
     n, d = data.x.shape
 
-    def update(total: tuple[Array, Array, Array], rows: Data, new: Array) -> tuple[Array, Array, Array]:
+    def update(total: tuple[Array, ...], rows: Data, new: Array) -> tuple[Array, ...]:
         x = clean(rows).x
-        mean, low, high = total
+        count, mean, low, high = total
         mean = mean + jnp.sum(jnp.where(new[:, None], x / n, 0), axis=0)
-        return mean, jnp.minimum(low, x.min(axis=0)), jnp.maximum(high, x.max(axis=0))
+        return (
+            count + jnp.sum(new.astype(x.dtype)) / n,
+            mean,
+            jnp.minimum(low, x.min(axis=0)),
+            jnp.maximum(high, x.max(axis=0)),
+        )
 
-    infinity = jnp.full(d, jnp.inf, data.x.dtype)
-    mean, low, high = row_fold(update, (jnp.zeros(d, data.x.dtype), infinity, -infinity), data)
+    zero, infinity = jnp.zeros(d, data.x.dtype), jnp.full(d, jnp.inf, data.x.dtype)
+    start: tuple[Array, ...] = (jnp.zeros((), data.x.dtype), zero, infinity, -infinity)
+    share, mean, low, high = row_fold(update, start, data, chunk or CHUNK, every)
+    mean = mean / share if every > 1 else mean
     fixed = (low == high) & (low != 0)
     if bias:
         scale = jnp.maximum(high - mean, mean - low)
@@ -60,6 +70,11 @@ def measure(data: Data, bias: bool, penalized: Array) -> Columns:
     return Columns(center, jnp.where(flat | (scale == 0), 1, scale), jnp.where(pivot, 1 / jnp.where(pivot, low, 1), 0))
 
 
+def as_matrix(w: Array) -> Array:
+    """Weights (d,) or (d, k) as (d, k)."""
+    return w[:, None] if w.ndim == 1 else w
+
+
 def to_params(columns: Columns, theta: Array, like: Dense) -> Dense:
     """The model's parameters, shaped like `like`, from coefficients of z."""
     bias = columns.constant is None
@@ -68,12 +83,12 @@ def to_params(columns: Columns, theta: Array, like: Dense) -> Dense:
     if columns.constant is not None:
         w = w - columns.constant[:, None] * shift[None]
         return Dense(w.reshape(like.w.shape), None)
-    return Dense(w.reshape(like.w.shape), (theta[0] - shift).reshape(like.b.shape))
+    return Dense(w.reshape(like.w.shape), (theta[0] - shift).reshape(like.w.shape[1:]))
 
 
 def to_theta(columns: Columns, params: Dense) -> Array:
     """Coefficients of z, (p, k), from the model's parameters."""
-    w = params.w.reshape(params.w.shape[0], -1)
+    w = as_matrix(params.w)
     shift = columns.center @ w
     if columns.constant is not None:
         w = w + columns.constant[:, None] * shift[None]
@@ -93,7 +108,7 @@ def raw_gradient(columns: Columns, gradient: Array) -> Array:
 def marked(columns: Columns, marks: Any, like: Dense) -> Dense:
     """Booleans about theta, (p, k), as booleans shaped like the parameters."""
     bias = columns.constant is None
-    return Dense(marks[bias:].reshape(like.w.shape), marks[0].reshape(like.b.shape) if bias else None)
+    return Dense(marks[bias:].reshape(like.w.shape), marks[0].reshape(like.w.shape[1:]) if bias else None)
 
 
 def bias_marks(columns: Columns, theta: Array) -> Array:
@@ -105,5 +120,5 @@ def bias_marks(columns: Columns, theta: Array) -> Array:
 
 def to_theta_marks(marks: Dense) -> Array:
     """Booleans shaped like the parameters as booleans about theta, (p, k)."""
-    w = marks.w.reshape(marks.w.shape[0], -1)
+    w = as_matrix(marks.w)
     return w if marks.b is None else jnp.concatenate([marks.b.reshape(1, -1), w])

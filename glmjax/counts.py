@@ -11,9 +11,9 @@ from .inputs import check_number
 from .links import LINKS, check_link
 from .numerics import (
     expm1_excess,
+    log1p_expm1_gap,
     log1p_ratio,
     log1p_shortfall,
-    log_factorial,
     log_peak,
     stirling_remainder,
 )
@@ -28,6 +28,16 @@ def _log_mean(family: Family, eta: Array) -> Array:
 
 def _count_support(family: Family, y: Any) -> Any:
     return (y >= 0) & (y - y == 0)
+
+
+def draw_counts(key: Array, rate: Array) -> Array:
+    """Poisson counts in the rate's dtype; NaN where the rate is below 0 or no number."""
+    # JAX draws integers, 32 bits wide without x64: from a rate of 2^30 on a rounded normal, no longer to be told apart.
+    many = rate > 2.0**30
+    few = jax.random.poisson(key, jnp.where(many, 0, rate)).astype(rate.dtype)
+    z = jax.random.normal(jax.random.fold_in(key, 1), rate.shape, rate.dtype)
+    normal = jnp.round(rate + jnp.sqrt(rate) * z)
+    return jnp.where(rate >= 0, jnp.where(many, normal, few), jnp.nan)
 
 
 def _count_start(family: Family, y: Array) -> Array:
@@ -59,7 +69,7 @@ def _poisson_variance(family: Family, mean: Array) -> Array:
 
 
 def _poisson_sample(family: Family, key: Array, eta: Array) -> Array:
-    return jax.random.poisson(key, family.mean(eta)).astype(eta.dtype)
+    return draw_counts(key, jnp.exp(_log_mean(family, eta)))
 
 
 def _poisson_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
@@ -142,23 +152,25 @@ def _nb_information(family: Family, eta: Array, y: Array) -> Array:
     return slope / (jnp.exp(-_log_mean(family, eta)) + _alpha(family, eta.dtype)) * slope
 
 
-def _nb_deviance(family: Family, eta: Array, y: Array) -> Array:
-    # 2 y (log(1 + k expm1(r)) / k - r), r = log(mean) - log(y), k = alpha y / (1 + alpha y). Near the data it is a
-    # difference of two terms of order r^2 and (r k)^2, and for k near 1 the same with r and k turned round.
-    alpha, u = _alpha(family, eta.dtype), _log_mean(family, eta)
+def _nb_deviance_at(alpha: Array, u: Array, y: Array) -> Array:
+    # 2 y (log(1 + k expm1(r)) / k - r), r = log(mean) - log(y), k = alpha y / (1 + alpha y); and with k near 1 the
+    # same with r turned round and 1 - k in place of k, times (1 - k) / k. Far out, where exp(r) leaves the range of
+    # numbers, nothing cancels in the difference of the two nll.
     positive = y > 0
     safe = jnp.where(positive, y, 1)
     r = u - jnp.log(safe)
-    close = jnp.abs(r) < 0.3
-    near = jnp.where(close, r, 0)
-    q = 1 / (1 + alpha * safe)
-    k = alpha * safe * q
-    forward, backward = jnp.expm1(near), jnp.expm1(-near)
-    few = expm1_excess(near) - forward * log1p_shortfall(k * forward)
-    many = q / jnp.where(k > 0.5, k, 1) * (expm1_excess(-near) - backward * log1p_shortfall(q * backward))
+    many = alpha * safe > 1
+    odds = jnp.where(many, 1 / jnp.where(many, alpha * safe, 1), alpha * safe)
+    r = jnp.where(many, -r, r)
+    within = r < 20
+    near = jnp.where(many, odds, 1) * log1p_expm1_gap(odds / (1 + odds), jnp.where(within, r, 0))
     far = _nb_nll_at(alpha, u, safe) - _nb_nll_at(alpha, jnp.log(safe), safe)
-    some = jnp.where(close, safe * jnp.where(k > 0.5, many, few), far)
+    some = jnp.where(within, safe * near, far)
     return 2 * jnp.where(positive, some, _nb_nll_at(alpha, u, jnp.zeros_like(y)))
+
+
+def _nb_deviance(family: Family, eta: Array, y: Array) -> Array:
+    return _nb_deviance_at(_alpha(family, eta.dtype), _log_mean(family, eta), y)
 
 
 def _nb_variance(family: Family, mean: Array) -> Array:
@@ -168,24 +180,27 @@ def _nb_variance(family: Family, mean: Array) -> Array:
 def _mixed_poisson(key: Array, mean: Array, shape: Array) -> Array:
     """Poisson counts whose rate is gamma distributed around `mean` with that shape; infinite is the Poisson itself."""
     key, key_rate = jax.random.split(key)
-    finite = jnp.isfinite(shape)
-    safe = jnp.broadcast_to(jnp.where(finite, shape, 1), mean.shape)
-    rate = jnp.where(finite, jax.random.gamma(key_rate, safe, mean.shape, mean.dtype) / safe, 1) * mean
-    return jax.random.poisson(key, rate).astype(mean.dtype)
+    mixed = (shape > 0) & jnp.isfinite(shape)
+    safe = jnp.broadcast_to(jnp.where(mixed, shape, 1), mean.shape)
+    rate = jnp.where(mixed, jax.random.gamma(key_rate, safe, mean.shape, mean.dtype) / safe, 1) * mean
+    return draw_counts(key, rate)
 
 
 def _nb_sample(family: Family, key: Array, eta: Array) -> Array:
-    return _mixed_poisson(key, family.mean(eta), 1 / _alpha(family, eta.dtype))
+    return _mixed_poisson(key, jnp.exp(_log_mean(family, eta)), 1 / _alpha(family, eta.dtype))
 
 
-def _nb_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
+def _nb_log_likelihood_at(alpha: Array, u: Array, y: Array) -> Array:
     # log(Gamma(y + r) / Gamma(r) y!) with r = 1 / alpha, by Stirling's formula, joined to what the deviance lacks of
     # the nll: only its remainders stay, smooth in alpha down to 0, and nothing of the size of y log(y).
-    alpha = _alpha(family, eta.dtype)
     growth = 1 + alpha * y
     remainders = stirling_remainder(alpha / growth) - stirling_remainder(alpha)
     saturated = log_peak(y) - 0.5 * jnp.log1p(alpha * y) + remainders
-    return saturated - 0.5 * _nb_deviance(family, eta, y)
+    return saturated - 0.5 * _nb_deviance_at(alpha, u, y)
+
+
+def _nb_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
+    return _nb_log_likelihood_at(_alpha(family, eta.dtype), _log_mean(family, eta), y)
 
 
 _NEGATIVE_BINOMIAL = Distribution(
@@ -232,23 +247,26 @@ def negative_binomial(alpha: float | None = None, link: str = "log") -> Family:
 # negative binomial, constant dispersion -------------------------------------------------------------------------------
 
 
-def _log_rising(beta: Array, y: Array) -> Array:
-    """log(Gamma(y + r) / Gamma(r)) - y log(r), r = 1 / beta: the sum of log(1 + beta j) over j = 0..y-1."""
-    c = beta * y
-    remainders = stirling_remainder(beta / (1 + c)) - stirling_remainder(beta)
-    return (y - 0.5) * jnp.log1p(c) - y * log1p_shortfall(c) + remainders
+def _inverse_size(alpha: Array, u: Array) -> Array:
+    """alpha exp(-u), short of where it would leave the range of numbers."""
+    return alpha * jnp.exp(-jnp.maximum(u, jnp.log(jnp.finfo(u.dtype).tiny)))
 
 
 def _nb1_nll(family: Family, eta: Array, y: Array) -> Array:
-    # Far below, Gamma(y + r) / Gamma(r) is Gamma(y) r, r = mean / alpha: from there on a line of slope -1, since
-    # r and 1 / r would leave the range of numbers.
-    alpha = _alpha(family, eta.dtype)
-    log_mean = _log_mean(family, eta)
-    reach = -1.5 * jnp.log(jnp.finfo(eta.dtype).eps)
-    inside = jnp.maximum(log_mean, jax.lax.stop_gradient(jnp.log(alpha)) - reach)
-    tail = jnp.where(y > 0, log_mean - inside, 0)
-    rising = _log_rising(alpha * jnp.exp(-inside), y)
-    return family.mean(eta) * log1p_ratio(alpha) - (y * inside + rising + tail)
+    # log(Gamma(y + r) / Gamma(r)) + y log(alpha) by Stirling's formula, in beta = 1 / r = alpha / mean, which may be 0,
+    # and where r < y as log(Gamma(y + r) / Gamma(1 + r)) + log(r), in r, which may be 0.
+    alpha, u = _alpha(family, eta.dtype), _log_mean(family, eta)
+    small = (y > 0) & (jnp.log(alpha) + jnp.log(y) > u)
+    log_alpha = jnp.log(jnp.where(small, alpha, 1))
+    log_r = jnp.where(small, u, 0) - log_alpha
+    r, y1 = jnp.exp(log_r), jnp.where(small, y, 1)
+    below = (y1 + r - 0.5) * jnp.log(y1 + r) - (r + 0.5) * jnp.log1p(r) - (y1 - 1) + log_r + y1 * log_alpha
+    beta = jnp.where(small | (y == 0), 1, _inverse_size(alpha, u))
+    c = beta * jnp.where(small, 0, y)
+    above = (y - 0.5) * jnp.log1p(c) - y * log1p_shortfall(c) + y * u
+    t, t_y = jnp.where(small, 1 / (1 + r), beta), jnp.where(small, 1 / (y1 + r), beta / (1 + c))
+    rising = jnp.where(small, below, above) + stirling_remainder(t_y) - stirling_remainder(t)
+    return family.mean(eta) * log1p_ratio(alpha) - rising
 
 
 def _nb1_deviance(family: Family, eta: Array, y: Array) -> Array:
@@ -260,12 +278,13 @@ def _nb1_variance(family: Family, mean: Array) -> Array:
 
 
 def _nb1_sample(family: Family, key: Array, eta: Array) -> Array:
-    mean = family.mean(eta)
+    mean = jnp.exp(_log_mean(family, eta))
     return _mixed_poisson(key, mean, mean / _alpha(family, eta.dtype))
 
 
 def _nb1_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
-    return -(_nb1_nll(family, eta, y) + y * jnp.log1p(_alpha(family, eta.dtype)) + log_factorial(y))
+    alpha, u = _alpha(family, eta.dtype), _log_mean(family, eta)
+    return _nb_log_likelihood_at(_inverse_size(alpha, u), u, y)
 
 
 _NEGATIVE_BINOMIAL1 = Distribution(
@@ -284,7 +303,7 @@ _NEGATIVE_BINOMIAL1 = Distribution(
 def negative_binomial1(alpha: float | None = None, link: str = "log") -> Family:
     """Negative binomial family of constant dispersion (NB1): counts with variance mean (1 + alpha).
 
-    nll = mean log(1 + alpha) / alpha - log(Gamma(t + r) / Gamma(r)) + t log(alpha), r = mean / alpha; Poisson's at
+    nll = mean log(1 + alpha) / alpha - log(Gamma(t + r) / Gamma(r)) - t log(alpha), r = mean / alpha; Poisson's at
     alpha = 0. It is no exponential family in eta: `information` is the observed one, and the unit deviance is that of
     its mean and variance, Poisson's / (1 + alpha). Targets are counts; other numbers from 0 up are accepted.
 

@@ -35,7 +35,7 @@ def expected_hessian(family: "Family", eta: Array, y: Array) -> Array:
 
 
 def excess_nll(family: "Family", eta: Array, y: Array) -> Array:
-    """Unit deviance as twice the nll above that at `mean = y`; cancels near the data, so a family of ours has its own."""
+    """Unit deviance as twice the nll above that at `mean = y`; cancels near the data: families here have their own."""
     return 2 * (family.nll(eta, y) - family.nll(link_of_target(family, y), y))
 
 

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .lanes import any_lane
-
 
 class Factor(NamedTuple):
     """`upper' upper` is the system scaled by `scale` on both sides; columns not `kept` are those of the identity."""
@@ -78,19 +76,6 @@ def factor_by_qr(r: Array, penalty: Penalty, damping: Array, kept: Array) -> Fac
     eye = jnp.eye(p, dtype=r.dtype)
     rows = jnp.concatenate([rows, jnp.sqrt(damping) * eye, jnp.where(kept[None], 0, eye)])
     return Factor(jnp.linalg.qr(rows, mode="r"), scale, kept)
-
-
-def factorize(system: Array, orthogonal: Array, penalty: Penalty, damping: Array, kept: Array) -> Factor:
-    """Factor a damped, penalized system. Where `orthogonal` is true `system` is its triangular factor R, and QR is
-    used; a batch in which no lane is so does not pay for it.
-    """
-    by_cholesky = factor_by_cholesky(system, penalty, damping, kept)
-    by_qr = jax.lax.cond(
-        any_lane(orthogonal),
-        lambda: factor_by_qr(system, penalty, damping, kept),
-        lambda: jax.tree.map(jnp.zeros_like, by_cholesky),
-    )
-    return jax.tree.map(lambda q, c: jnp.where(orthogonal, q, c), by_qr, by_cholesky)
 
 
 def solve(factor: Factor, b: Array) -> Array:

@@ -131,7 +131,8 @@ def _categorical_support(family: Family, y: Any) -> Any:
 
 
 def _categorical_sample(family: Family, key: Array, eta: Array) -> Array:
-    return jax.random.categorical(key, _logits(family, eta)).astype(eta.dtype)
+    label = jax.random.categorical(key, _logits(family, eta)).astype(eta.dtype)
+    return jnp.where(jnp.any(jnp.isnan(eta), axis=-1), jnp.nan, label)
 
 
 def _categorical_information(family: Family, eta: Array, y: Array) -> Array:

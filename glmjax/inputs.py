@@ -146,7 +146,7 @@ def to_float(array: Any, name: str, dtype: DTypeLike, labels: list[str] | None =
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array where JAX's CPU backend can use it in place: its own copy of a large array takes 5 times as long."""
+    """An empty array where JAX's CPU backend can use it in place: its own copy of a large one takes 5 times as long."""
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64

@@ -1,8 +1,16 @@
 """Lanes of a `vmap`: what the lanes of a batch decide together."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+from .inputs import is_traced
+
+Value = TypeVar("Value")
 
 
 @jax.custom_batching.custom_vmap
@@ -17,3 +25,13 @@ def any_lane(flag: Array) -> Array:
 @any_lane.def_vmap
 def _any_lane_batched(axis_size: int, in_batched: list[bool], flag: Array) -> tuple[Array, bool]:
     return any_lane(jnp.any(flag)), False
+
+
+def rarely(wanted: Array, branch: Callable[[Value], Value], value: Value) -> Value:
+    """`branch(value)` where any lane wants it, else `value`; the branch leaves lanes alone that don't.
+
+    Outside of `jit` and `vmap` the host looks, so that what is rarely needed is rarely compiled.
+    """
+    if is_traced(wanted):
+        return jax.lax.cond(any_lane(wanted), branch, lambda value: value, value)
+    return branch(value) if np.any(np.asarray(wanted)) else value

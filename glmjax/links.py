@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .numerics import log1mexp, log_cloglog, log_normal_cdf
+from .numerics import log1m, log1mexp, log_cloglog, log_normal_cdf
 
 
 def identity(eta: Array) -> Array:
@@ -44,10 +44,6 @@ def _log_of_square(eta: Array) -> Array:
     return 2 * jnp.log(eta)
 
 
-def _log1p_of_minus(eta: Array) -> Array:
-    return jnp.log1p(-eta)
-
-
 def _log_sigmoid_of_minus(eta: Array) -> Array:
     return jax.nn.log_sigmoid(-eta)
 
@@ -57,7 +53,7 @@ def _log_normal_cdf_of_minus(eta: Array) -> Array:
 
 
 def _cloglog(mean: Array) -> Array:
-    return jnp.log(-jnp.log1p(-mean))
+    return jnp.log(-log1m(mean))
 
 
 def _cloglog_mean(eta: Array) -> Array:
@@ -78,7 +74,7 @@ class Link(NamedTuple):
 
 
 LINKS = {
-    "identity": Link(identity, identity, jnp.log, _log1p_of_minus),
+    "identity": Link(identity, identity, jnp.log, log1m),
     "log": Link(jnp.log, jnp.exp, identity, log1mexp),
     "logit": Link(jax.scipy.special.logit, jax.nn.sigmoid, jax.nn.log_sigmoid, _log_sigmoid_of_minus),
     "probit": Link(jax.scipy.special.ndtri, jax.scipy.special.ndtr, log_normal_cdf, _log_normal_cdf_of_minus),

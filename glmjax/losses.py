@@ -49,8 +49,9 @@ def targets_supported(model: Model, data: Data) -> Array:
 
 def penalty(params: Any, l2: Array) -> Array:
     """`sum(l2 / 2 * w^2)` over the weights of all layers, l2 broadcast to each w; biases are free."""
-    layers = [params] if isinstance(params, Dense) else params
-    return 0.5 * sum(jnp.sum(jnp.broadcast_to(l2, layer.w.shape) * layer.w**2) for layer in layers)
+    layers: Any = [params] if isinstance(params, Dense) else params
+    squares = [jnp.sum(jnp.broadcast_to(l2, layer.w.shape) * layer.w**2) for layer in layers]
+    return 0.5 * sum(squares[1:], squares[0])
 
 
 def objective(model: Model, params: Any, data: Data, l2: Array) -> tuple[Array, Sums]:

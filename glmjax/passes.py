@@ -104,12 +104,15 @@ def no_sums(p: int, k: int, dtype: jnp.dtype) -> LinearSums:
     return LinearSums(zero, zero, zero, zero, jnp.zeros(p * k, dtype), jnp.zeros((p * k, p * k), dtype), zero)
 
 
-def information_pass(model: Model, columns: Columns, data: Data, point: Point, most: Array | None = None) -> LinearSums:
+def information_pass(
+    model: Model, columns: Columns, data: Data, point: Point, every: Array | int = 1, chunk: int | None = None
+) -> LinearSums:
     """Loss, score and information, and how far the direction reaches; z is made a chunk at a time.
 
-    `most` is a number of rows, traced or not, to end after, at the end of a chunk; None takes all.
+    With `every` above 1 they are those of a sample: every so manieth chunk.
     """
     p, k = point.theta.shape
+    chunk = chunk_rows(p * k * k) if chunk is None else chunk
 
     def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
         rows = clean(rows)
@@ -123,7 +126,7 @@ def information_pass(model: Model, columns: Columns, data: Data, point: Point, m
             system = jnp.einsum("nkl,np,nq->pkql", parts.h, z, z, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
         return _add(total, _totals(parts, (parts.r.T @ z).T, system, reach))
 
-    return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk_rows(p * k * k), most)
+    return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk, every)
 
 
 def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> LinearSums:
@@ -148,7 +151,10 @@ def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> Line
         return _add(total, _totals(parts, score, zero, zero))
 
     total = no_sums(p, k, data.x.dtype)
-    sums = row_fold(update, total._replace(system=zero), data, chunk_rows(p + 8 * k * k))
+    # Two products with all of x read it twice, and still take less time than chunks, which are copied to be used.
+    # Weights may hide rows that want cleaning, and that is done a chunk at a time.
+    whole = data.weight is None and p >= 16
+    sums = row_fold(update, total._replace(system=zero), data, data.x.shape[0] if whole else chunk_rows(p + 8 * k * k))
     return sums._replace(system=total.system)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .counts import draw_counts
 from .distributions import Distribution, Family
 from .inputs import check_number, is_traced
 from .links import LINKS, check_link
@@ -14,13 +15,20 @@ from .numerics import HALF_LOG_2PI, expm1_excess, log_peak, power_integral
 
 
 def _log_mean(family: Family, eta: Array) -> Array:
-    """log(mean); NaN or infinite outside the link's domain, which the nll then is too."""
-    return LINKS[family.link].log_mean(eta)
+    """log(mean); NaN outside the link's domain, which the nll then is too."""
+    log_mean = LINKS[family.link].log_mean(eta)
+    return jnp.where(jnp.isinf(log_mean), jnp.nan, log_mean)
 
 
 def _slope(family: Family, eta: Array) -> Array:
     """The derivative of log(mean): the information is its square times mean^2 / variance."""
     return jax.grad(LINKS[family.link].log_mean)(eta)
+
+
+def _link_of_size(family: Family, y: Array) -> Array:
+    """The link of the target, where it would leave the range of numbers the last one inside."""
+    eta, limits = LINKS[family.link].forward(y), jnp.finfo(y.dtype)
+    return eta if family.link == "log" else jnp.clip(eta, limits.tiny, limits.max)
 
 
 def _positive(family: Family, y: Any) -> Any:
@@ -53,7 +61,7 @@ def _gamma_variance(family: Family, mean: Array) -> Array:
 def _gamma_sample(family: Family, key: Array, eta: Array) -> Array:
     dispersion = jnp.asarray(family.dispersion, eta.dtype)
     shape = jnp.broadcast_to(1 / dispersion, eta.shape)
-    return family.mean(eta) * dispersion * jax.random.gamma(key, shape, eta.shape, eta.dtype)
+    return jnp.exp(_log_mean(family, eta)) * dispersion * jax.random.gamma(key, shape, eta.shape, eta.dtype)
 
 
 def _gamma_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:
@@ -69,6 +77,7 @@ _GAMMA = Distribution(
     sample=_gamma_sample,
     domain=_POSITIVE,
     information=_gamma_information,
+    start=_link_of_size,
     log_likelihood=_gamma_log_likelihood,
 )
 
@@ -114,10 +123,10 @@ def _inverse_gaussian_variance(family: Family, mean: Array) -> Array:
 
 def _inverse_gaussian_sample(family: Family, key: Array, eta: Array) -> Array:
     # Michael, Schucany and Haas (1976): one of the two roots of a chi-squared equation, mean * g and mean / g.
-    mean = family.mean(eta)
+    mean = jnp.exp(_log_mean(family, eta))
     key_root, key_choice = jax.random.split(key)
     w = 0.5 * jnp.asarray(family.dispersion, eta.dtype) * mean * jax.random.normal(key_root, eta.shape, eta.dtype) ** 2
-    g = 1 / (1 + w + jnp.sqrt(w * (w + 2)))
+    g = 1 / (1 + w + jnp.sqrt(w) * jnp.sqrt(w + 2))
     first = jax.random.uniform(key_choice, eta.shape, eta.dtype) * (1 + g) <= 1
     return mean * jnp.where(first, g, 1 / g)
 
@@ -135,6 +144,7 @@ _INVERSE_GAUSSIAN = Distribution(
     sample=_inverse_gaussian_sample,
     domain=_POSITIVE,
     information=_inverse_gaussian_information,
+    start=_link_of_size,
     log_likelihood=_inverse_gaussian_log_likelihood,
 )
 
@@ -218,15 +228,15 @@ def _tweedie_sample(family: Family, key: Array, eta: Array) -> Array:
     log_mean = _log_mean(family, eta)
     key_number, key_size = jax.random.split(key)
     rate = jnp.exp((2 - power) * log_mean) / (dispersion * (2 - power))
-    number = jax.random.poisson(key_number, rate).astype(eta.dtype)
+    number = draw_counts(key_number, rate)
     shape = jnp.where(number > 0, number, 1) * (2 - power) / (power - 1)
     scale = dispersion * (power - 1) * jnp.exp((power - 1) * log_mean)
     size = scale * jax.random.gamma(key_size, shape, eta.shape, eta.dtype)
-    return jnp.where((power > 1) & (power < 2), jnp.where(number > 0, size, 0), jnp.nan)
+    return jnp.where((power > 1) & (power < 2) & (number >= 0), jnp.where(number > 0, size, 0), jnp.nan)
 
 
 def _tweedie_start(family: Family, y: Array) -> Array:
-    return LINKS[family.link].forward(jnp.where(y > 0, y, 0.1))  # as R's statmod
+    return _link_of_size(family, jnp.where(y > 0, y, 0.1))  # as R's statmod
 
 
 _TWEEDIE = Distribution(

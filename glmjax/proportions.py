@@ -90,7 +90,8 @@ def _bernoulli_support(family: Family, y: Any) -> Any:
 
 
 def _bernoulli_sample(family: Family, key: Array, eta: Array) -> Array:
-    return jax.random.bernoulli(key, family.mean(eta)).astype(eta.dtype)
+    mean = jnp.where(_outside(family, eta), jnp.nan, family.mean(eta))
+    return jnp.where(jnp.isnan(mean), jnp.nan, jax.random.bernoulli(key, mean).astype(eta.dtype))
 
 
 def _bernoulli_start(family: Family, y: Array) -> Array:
@@ -156,7 +157,8 @@ def _binomial_sample(family: Family, key: Array, eta: Array) -> Array:
 
 
 def _binomial_start(family: Family, y: Array) -> Array:
-    return LINKS[family.link].forward((y[0] + 0.5) / (y[0] + y[1] + 1))
+    limits = jnp.finfo(y.dtype)
+    return LINKS[family.link].forward(jnp.clip((y[0] + 0.5) / (y[0] + y[1] + 1), limits.tiny, 1 - limits.eps))
 
 
 def _binomial_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) -> Array:

@@ -50,8 +50,8 @@ _SENTENCES = {
     Status.CONVERGED: "the optimum was found",
     Status.MAX_STEPS: "the optimum was not reached in max_steps; see fit.optimality for what is left of the gradient; "
     "raise max_steps, give better params to start from, or add l2",
-    Status.SEPARATED: "the maximum-likelihood estimate does not exist: some rows are fitted perfectly in the limit, and "
-    "the coefficients marked in fit.infinite go to infinity (the others are right); usual causes are a feature that "
+    Status.SEPARATED: "there is no maximum-likelihood estimate: some rows are fitted perfectly in the limit, "
+    "and the coefficients marked in fit.infinite go to infinity (the others are right); usual causes are a feature that "
     "predicts a class, a class or group without events, or one class only; add l2, drop the marked features, or add "
     "data; check_separation(model, data) names the rows",
     Status.RANK_DEFICIENT: "some columns of x are combinations of columns before them (or of the bias), or there are "
@@ -145,12 +145,12 @@ def _names(marks: Any) -> str:
 
 
 def _warn_of_condition(fit: Fit) -> None:
-    """Warn where half the digits are gone."""
+    """Warn where few digits are left."""
     if fit.rcond is None:
         return
     rcond = np.asarray(fit.rcond)
     eps = np.finfo(rcond.dtype).eps
-    if np.any(rcond < np.sqrt(eps)):
+    if np.any(rcond < max(np.sqrt(eps), 1e5 * eps)):  # half the digits of float64, all but five of float32
         digits = max(0, int(-np.log10(eps / max(float(np.nanmin(rcond)), float(eps)))))
         warnings.warn(
             f"x is ill-conditioned (rcond {np.nanmin(rcond):.1e}): about {digits} digits of the coefficients are "

@@ -33,13 +33,13 @@ def row_fold(
     total: Total,
     data: Data,
     chunk: int = CHUNK,
-    most: Array | None = None,
+    every: Array | int = 1,
 ) -> Total:
     """`total = update(total, rows, new)` over chunks of the rows; each row is read once a pass.
 
     Where the rows don't divide, the last chunk starts earlier, and `new` (chunk,) is false for the rows of it that
-    have been taken already: nothing is padded or copied, and the update is compiled once. With `most` the pass ends
-    at the end of the chunk in which so many rows are reached.
+    have been taken already: nothing is padded or copied, and the update is compiled once. With `every`, traced or not,
+    only every so manieth chunk is taken: a sample.
     """
     n = data.x.shape[0]
     chunk = min(chunk, n)
@@ -47,12 +47,12 @@ def row_fold(
         return update(total, data, jnp.ones(n, bool))
 
     def body(i: Array, total: Total) -> Total:
-        start = i * chunk
+        start = i * every * chunk
         first = jnp.minimum(start, n - chunk)
         return update(total, _rows(data, first, chunk), first + jnp.arange(chunk) >= start)
 
     chunks = -(-n // chunk)
-    return jax.lax.fori_loop(0, chunks if most is None else jnp.minimum(-(-most // chunk), chunks), body, total)
+    return jax.lax.fori_loop(0, -(-chunks // every), body, total)
 
 
 def row_sums(sums: Callable[[Data], Total], data: Data, chunk: int = CHUNK) -> Total:

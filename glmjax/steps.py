@@ -7,39 +7,46 @@ In standardized columns z, with score g and information H of the objective (Fish
 3. stop:  on the Newton decrement sqrt(g' s), which bounds how far the loss is above its minimum: when what the next
    pass would find is below `tol`, the last step is taken without another pass.
 
-The step takes sums, never data, so that they may come from memory, from a disk or from a mesh. Ill-conditioned systems
-are factored by QR of the rows instead of Cholesky. While many rows are far from deciding anything, H comes from a
-sample of them (see `newton`), and score-only passes go on from it by L-BFGS, as long as they converge fast.
+The step takes sums, never data, so that they may come from memory, from a disk or from a mesh. A system that is too
+ill-conditioned for Cholesky ends the run as ILL; a second one then goes on by QR of the rows. Where there are many
+rows the first steps are rehearsed on a sample of them, whose H serves score-only passes from there on, corrected by
+L-BFGS, as long as they converge fast.
 
 Reference: McCullagh and Nelder (1989), Generalized Linear Models; Nocedal and Wright (2006), Numerical Optimization.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .columns import Columns, bias_marks
+from .columns import Columns
 from .data import Data
-from .factors import Factor, Penalty, factorize, independent, penalized_rows, smallest_pivot, solve
+from .factors import Factor, Penalty, factor_by_cholesky, factor_by_qr, smallest_pivot, solve
 from .lanes import any_lane
 from .models import Model
 from .passes import LinearSums, Point, factor_pass, information_pass, score_pass
 from .results import Status
 
-SCORE, INFORMATION, FACTOR = 0, 1, 2  # what a pass is asked for; FACTOR is INFORMATION by QR
-RUNNING = -1
+SCORE, INFORMATION = 0, 1  # what a pass is asked for
+RUNNING, ILL = -1, -2
 MEMORY = 6
+REHEARSALS = 4  # steps on a sample, all but the last of them on a small one
+BLOCK = 512  # rows of x that a sample takes together
 
 
 class Rules(NamedTuple):
-    """What does not change during a run: the penalty on theta, and when to stop."""
+    """What does not change during a run: the penalty on theta, when to stop, and the samples of a rehearsal: one block
+    in so many, for the first steps and for the last; None without. `lazy` is whether score-only passes may follow it.
+    """
 
     penalty: Penalty
     tol: Array
     max_steps: Array
-    lazy: Array | None  # whether score-only passes may be asked for; None where they never are
+    sample: tuple[int, int] | None
+    lazy: Array
 
 
 class NewtonState(NamedTuple):
@@ -48,14 +55,14 @@ class NewtonState(NamedTuple):
     theta: Array
     trial: Array
     start: Array  # whether the next pass is the first, on the family's start
+    rehearsal: Array  # how many steps have been rehearsed; REHEARSALS when that is over
     kind: Array  # what the next pass is asked for
-    orthogonal: Array  # whether `system` is a triangular factor
     kept: Array  # columns that are independent of those before them
     pairs: Array  # (2, m, p k): the last moves of theta and of the score
     loss: Array
     deviance: Array
     score: Array
-    system: Array
+    system: Array  # the information, or by QR its triangular factor
     weight: Array
     damping: Array
     decrement: Array
@@ -66,7 +73,7 @@ class NewtonState(NamedTuple):
     status: Array
 
 
-def newton_init(theta: Array, status: Array, start: bool) -> NewtonState:
+def newton_init(theta: Array, status: Array, start: bool, rehearse: bool) -> NewtonState:
     """The state before the first pass, at theta (p, k) or where `start` at the family's start."""
     p, dtype = theta.size, theta.dtype
     zero, infinity = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
@@ -75,8 +82,8 @@ def newton_init(theta: Array, status: Array, start: bool) -> NewtonState:
         theta=theta,
         trial=theta,
         start=jnp.asarray(start),
+        rehearsal=none + (0 if rehearse else REHEARSALS),
         kind=none + INFORMATION,
-        orthogonal=jnp.asarray(False),
         kept=jnp.ones(p, bool),
         pairs=jnp.zeros((2, MEMORY, p), dtype),
         loss=infinity,
@@ -99,10 +106,16 @@ def point(state: NewtonState) -> Point:
     return Point(state.trial, state.trial - state.theta, state.start)
 
 
-def newton_step(rules: Rules, state: NewtonState, sums: LinearSums, bias: Array) -> NewtonState:
-    """Take in the sums of a pass at `state.trial`; the state with the next trial. `bias` (p, k) marks the bias."""
-    eps = jnp.finfo(state.loss.dtype).eps
+def newton_step(
+    rules: Rules, state: NewtonState, sums: LinearSums, bias: Array, orthogonal: bool = False
+) -> NewtonState:
+    """Take in the sums of a pass at `state.trial`; the state with the next trial. `bias` (p, k) marks the bias.
+
+    `orthogonal`: the system is its triangular factor R, and its columns that are not `kept` stay out.
+    """
+    eps = float(jnp.finfo(state.loss.dtype).eps)
     penalty, shape = rules.penalty, state.theta.shape
+    sampled = state.rehearsal < REHEARSALS
 
     # What the pass found, as means over the rows, penalty included.
     total = jnp.where(sums.weight > 0, sums.weight, 1)
@@ -110,78 +123,67 @@ def newton_step(rules: Rules, state: NewtonState, sums: LinearSums, bias: Array)
     score = sums.score / total + penalty.diagonal * flat
     loss = sums.nll / total + 0.5 * jnp.sum(penalty.diagonal * flat**2)
     size = jnp.maximum(sums.size / total, 1)
-    by_qr = state.kind == FACTOR
-    fresh = state.kind != SCORE
-    system = jnp.where(fresh, sums.system / jnp.where(by_qr, jnp.sqrt(total), total), state.system)
+    fresh = state.kind == INFORMATION
+    system = jnp.where(fresh, sums.system / (jnp.sqrt(total) if orthogonal else total), state.system)
 
-    # The first factor by QR decides which columns are dependent.
-    orthogonal = by_qr | state.orthogonal
-    deciding = by_qr & ~state.orthogonal
-    kept = jax.lax.cond(
-        any_lane(deciding),
-        lambda: jnp.where(deciding, independent(penalized_rows(system, penalty), max(1e-11, 64 * eps)), state.kept),
-        lambda: state.kept,
-    )
-    # Without slack lanes would backtrack on rounding at the optimum; steps whose gain is less than the rounding of the
-    # loss are taken on trust, since the score still tells.
-    slack = 16 * eps * size
+    # Without slack lanes would backtrack on rounding at the optimum, of the loss and of eta, a sum of terms as large as
+    # theta; steps whose gain is less than that are taken on trust, since the score still tells.
+    slack = eps * size * (16 + jnp.sum(jnp.abs(flat)))
     slack = jnp.where(state.decrement**2 <= slack, 1e4 * slack, slack)
     finite = jnp.all(jnp.isfinite(score)) & jnp.all(jnp.isfinite(system))
-    accepted = finite & (state.start | (loss <= state.loss + slack))
+    accepted = finite & (state.start | sampled | (loss <= state.loss + slack))
 
     damping = jnp.where(state.damping > 1e-4, state.damping / 10, 0)
     damping = jnp.where(accepted, damping, jnp.maximum(10 * state.damping, 1e-3))
     moved = score - state.score
     score = jnp.where(accepted, score, state.score)
     system = jnp.where(accepted, system, state.system)
-    factor = factorize(system, orthogonal, penalty, damping, kept)
+    factor = (factor_by_qr if orthogonal else factor_by_cholesky)(system, penalty, damping, state.kept)
     # Secant pairs serve where the system is not the Hessian: one from a sample, or Fisher's near the optimum.
     move = jnp.stack([(state.trial - state.theta).reshape(-1), moved])
     slow = (sums.reach <= 0.1) & (state.rate > 0.2) & (state.rate < 1) & fresh
     pairs = jnp.where(accepted & (~fresh | slow), jnp.roll(state.pairs, -1, axis=1).at[:, -1].set(move), 0)
-    pairs = jnp.where(jnp.isfinite(state.loss) & ~orthogonal, pairs, 0)
+    pairs = jnp.where(jnp.isfinite(state.loss) & (not orthogonal), pairs, 0)
     step = quasi_newton(factor, pairs, score)
     decrement = jnp.sqrt(jnp.maximum(score @ step, 0))
     step = step.reshape(shape)
-
-    # Too ill-conditioned for Cholesky: the same pass again, by QR.
-    ill = accepted & fresh & ~orthogonal & (damping == 0) & ~(smallest_pivot(factor) > eps**0.6)
 
     # How much the next pass would still find: a quadratic rate goes on falling, a linear one does not.
     measured = jnp.isfinite(state.decrement) & accepted
     rate = jnp.where(measured, decrement / jnp.where(state.decrement > 0, state.decrement, 1), 1)
     expected = decrement * jnp.where(slow, 1, rate * jnp.minimum(1, jnp.where(measured, rate / state.rate, 1)))
-    scale, level = jnp.sqrt(size), jnp.sqrt(eps)
+    scale, level = jnp.sqrt(size), float(eps) ** 0.5
     # Rows that keep moving by steps of one, while ever less loss is gained: their losses have no minimum.
     endless = measured & (sums.reach > 0.1) & (rate > 0.3)
     # Rounding: no pass will find less. An ill-conditioned system lifts the rounding of the score.
-    floor = (decrement <= jnp.where(orthogonal, level, 1e-3 * level) * scale) & (rate > 0.5)
-    small = (expected <= rules.tol * scale) & ~orthogonal
-    converged = accepted & ~state.start & (damping == 0) & ~endless & (small | floor | (decrement <= eps**2))
+    floor = (decrement <= (level if orthogonal else max(1e-3 * level, 64 * eps)) * scale) & (rate > 0.5)
+    small = (expected <= rules.tol * scale) & (not orthogonal)
+    known = accepted & ~state.start & ~sampled
+    converged = known & (damping == 0) & ~endless & (small | floor | (decrement <= eps**2))
 
     # At the start theta is the bias alone, a mean of the start: the fallback for a first trial outside the domain.
-    diagonal = jnp.where(by_qr, jnp.sum(system**2, axis=0), jnp.diag(system)) + penalty.diagonal
+    diagonal = (jnp.sum(system**2, axis=0) if orthogonal else jnp.diag(system)) + penalty.diagonal
     null = jnp.where(bias, (-score / jnp.where(diagonal > 0, diagonal, 1)).reshape(shape), 0)
     lost = ~accepted & ~jnp.isfinite(state.loss)
     theta = jnp.where(state.start, null, jnp.where(accepted, state.trial, state.theta))
     trial = jnp.where(lost, state.theta, jnp.where(state.start, 0, theta) - step)
 
-    steps = state.steps + jnp.where(state.start | ill, 0, 1)
+    steps = state.steps + jnp.where(state.start | sampled, 0, 1)
     status = jnp.where(steps >= rules.max_steps, Status.MAX_STEPS, RUNNING)
     nowhere = lost & (state.start | jnp.all(state.trial == state.theta))
     status = jnp.where(nowhere | (damping > 1e12), Status.NONFINITE, status)
     status = jnp.where(converged, Status.CONVERGED, status)
-    status = jnp.where(accepted & endless & (decrement <= jnp.maximum(level, 1e-6)), Status.SEPARATED, status)
-    fast = jnp.where(measured, rate < 0.3, state.kind == SCORE)
-    lazy = jnp.asarray(False) if rules.lazy is None else rules.lazy & fast & accepted & ~state.start
-    known = accepted & ~ill & ~state.start
-    return NewtonState(
-        theta=jnp.where(ill, state.theta, theta),
-        trial=jnp.where(ill, state.trial, trial),
-        start=state.start & ill,
-        kind=jnp.where(orthogonal | ill, FACTOR, jnp.where(lazy, SCORE, INFORMATION)).astype(jnp.int32),
-        orthogonal=orthogonal,
-        kept=kept,
+    status = jnp.where(accepted & endless & (decrement <= max(level, 1e-6)), Status.SEPARATED, status)
+
+    fast = jnp.where(measured, rate < 0.3, sampled | (state.kind == SCORE))
+    lazy = rules.lazy & fast & accepted & ~state.start & (state.rehearsal >= REHEARSALS - 1)
+    following = NewtonState(
+        theta=theta,
+        trial=trial,
+        start=jnp.zeros_like(state.start),
+        rehearsal=jnp.minimum(state.rehearsal + 1, REHEARSALS),
+        kind=jnp.where(lazy, SCORE, INFORMATION).astype(jnp.int32),
+        kept=state.kept,
         pairs=pairs,
         loss=jnp.where(known, loss, state.loss),
         deviance=jnp.where(known, sums.deviance, state.deviance),
@@ -190,12 +192,26 @@ def newton_step(rules: Rules, state: NewtonState, sums: LinearSums, bias: Array)
         weight=sums.weight,
         damping=damping,
         decrement=jnp.where(known, decrement, state.decrement),
-        rate=jnp.where(measured & ~ill, rate, state.rate),
+        rate=jnp.where(measured, rate, state.rate),
         reach=sums.reach,
         steps=steps,
-        passes=state.passes + jnp.where(by_qr, 2, 1),
-        status=jnp.where(ill, RUNNING, status).astype(jnp.int32),
+        passes=state.passes + jnp.where(sampled, 0, 2 if orthogonal else 1),
+        status=jnp.where(sampled, RUNNING, status).astype(jnp.int32),
     )
+    if orthogonal:
+        return following
+
+    # Too ill-conditioned for Cholesky: the same pass again, by QR. After a rehearsal that went wrong, all over again.
+    well = smallest_pivot(factor) > eps**0.6
+    ill = accepted & ~sampled & fresh & (damping == 0) & ~well
+    again = state._replace(weight=sums.weight, passes=state.passes + 1, status=jnp.full_like(state.status, ILL))
+    following = jax.tree.map(lambda a, b: jnp.where(ill, a, b), again, following)
+    if rules.sample is None:
+        return following
+    afresh = newton_init(jnp.zeros_like(theta), state.status, start=True, rehearse=False)
+    afresh = afresh._replace(passes=following.passes)
+    wrong = jnp.where(sampled, ~(accepted & well), lost & (state.passes == 0) & ~state.start)
+    return jax.tree.map(lambda a, b: jnp.where(wrong, a, b), afresh, following)
 
 
 def quasi_newton(factor: Factor, pairs: Array, score: Array) -> Array:
@@ -217,29 +233,39 @@ def quasi_newton(factor: Factor, pairs: Array, score: Array) -> Array:
     return jax.lax.scan(forth, solve(factor, q), (moves, changes, rho, a))[0]
 
 
-def newton_run(rules: Rules, state: NewtonState, model: Model, columns: Columns, data: Data) -> NewtonState:
-    """Steps until every lane has ended, the passes taken from memory."""
-    bias = bias_marks(columns, state.theta)
+def newton_run(
+    rules: Rules,
+    state: NewtonState,
+    bias: Array,
+    sums_at: Callable[[NewtonState], LinearSums],
+    orthogonal: bool = False,
+) -> NewtonState:
+    """Steps until every lane has ended; `sums_at` takes the pass that a state asks for."""
+    return jax.lax.while_loop(
+        lambda state: state.status == RUNNING,
+        lambda state: newton_step(rules, state, sums_at(state), bias, orthogonal),
+        state,
+    )
 
-    def body(state: NewtonState) -> NewtonState:
-        running = state.status == RUNNING
-        at = point(state)
 
-        def with_information() -> LinearSums:
-            return information_pass(model, columns, data, at)
+def memory_sums(rules: Rules, model: Model, columns: Columns, data: Data, state: NewtonState) -> LinearSums:
+    """The pass that a state asks for, over rows in memory."""
+    at = point(state)
+    if rules.sample is None:
+        return information_pass(model, columns, data, at)
+    # Lanes rehearse in step; where one of them has had to start afresh all get what it needs.
+    running, few, some = state.status == RUNNING, *rules.sample
+    every = jnp.where(any_lane(running & (state.rehearsal == REHEARSALS - 1)), some, few)
+    every = jnp.where(any_lane(running & (state.rehearsal == REHEARSALS)), 1, every)
+    return jax.lax.cond(
+        any_lane(running & (state.kind == INFORMATION)),
+        lambda: information_pass(model, columns, data, at, every, BLOCK),
+        lambda: score_pass(model, columns, data, at),
+    )
 
-        if rules.lazy is None:
-            sums = with_information()
-        else:
-            wanted = any_lane(running & (state.kind != SCORE))
-            sums = jax.lax.cond(wanted, with_information, lambda: score_pass(model, columns, data, at))
-        by_qr = state.kind == FACTOR
-        factor = jax.lax.cond(
-            any_lane(running & by_qr),
-            lambda: factor_pass(model, columns, data, at),
-            lambda: jnp.zeros_like(sums.system),
-        )
-        sums = sums._replace(system=jnp.where(by_qr, factor, sums.system))
-        return newton_step(rules, state, sums, bias)
 
-    return jax.lax.while_loop(lambda state: state.status == RUNNING, body, state)
+def orthogonal_sums(model: Model, columns: Columns, data: Data, state: NewtonState) -> LinearSums:
+    """The same with the triangular factor of the information for the information."""
+    at = point(state)
+    factor = factor_pass(model, columns, data, at)
+    return information_pass(model, columns, data, at)._replace(system=factor)

@@ -1,0 +1,159 @@
+"""Newton's steps from memory, rehearsed on a sample where there are many rows, to a verdict."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .columns import Columns, bias_marks, measure, to_params, to_theta, to_theta_marks
+from .data import Data, clean
+from .factors import factor_by_cholesky, factor_by_qr, independent, penalized_rows, reciprocal_condition
+from .implicit import implicit_tangent, without_tangent
+from .lanes import rarely
+from .linear import Task, as_marks, empty_params, endless, entry_status, free_shift, theta_penalty
+from .losses import objective
+from .models import Model
+from .passes import factor_pass
+from .predictors import Dense
+from .results import Status
+from .steps import BLOCK, ILL, RUNNING, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
+
+
+class Solution(NamedTuple):
+    """What `Fit` says of one lane."""
+
+    params: Dense
+    loss: Array
+    deviance: Array
+    optimality: Array
+    steps: Array
+    passes: Array
+    status: Array
+    rcond: Array
+    aliased: Dense
+    infinite: Dense
+
+
+class Run(NamedTuple):
+    """Where a run has ended, in which columns, and what that means."""
+
+    columns: Columns
+    state: NewtonState
+    solution: Solution
+
+
+def sample_of(n: int, p: int) -> tuple[int, int] | None:
+    """Which blocks a run on n rows and p coefficients rehearses on: one in so many for the first steps, and for the
+    last; None where there is nothing to gain.
+    """
+    few, some = max(4096, 20 * p), max(n // 10, 50 * p)
+    return (n // few, n // some) if n >= 5 * some and n * p >= 1_000_000 else None
+
+
+def starting_theta(task: Task, columns: Columns) -> Array:
+    """Theta of the parameters given, the classes' sums taken off where they are free; zeros where none were."""
+    like = empty_params(task.model, task.data.x.shape[1], task.data.x.dtype)
+    theta = to_theta(columns, like if task.params is None else task.params)
+    return theta - jnp.mean(theta, axis=1, keepdims=True) if free_shift(task.model) else theta
+
+
+@jax.jit
+def first_run(task: Task) -> Run:
+    """Steps from the start, or from the parameters given, to the end, or to where Cholesky fails."""
+    model, data = task.model, task.data
+    free = model.predictor.bias  # type: ignore[union-attr]
+    n, d = data.x.shape
+    sample = sample_of(n, (d + free) * (model.family.n_outputs or 1)) if task.params is None else None
+    # A sample tells center and scale well enough, but not whether a column is constant and may stand in for the bias.
+    few, block = (sample[1], BLOCK) if sample and free else (1, None)
+    columns = measure(data, free, jnp.any(task.l2 > 0), block, few)
+    # Score-only passes standardize in the coefficients: not where the columns are far from 0.
+    lazy = (sample is not None) & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)
+    rules = Rules(theta_penalty(task, columns), task.tol, task.max_steps, sample, lazy)
+    start = newton_init(starting_theta(task, columns), entry_status(task, RUNNING), task.params is None, bool(sample))
+    bias = bias_marks(columns, start.theta)
+    state = newton_run(rules, start, bias, lambda state: memory_sums(rules, model, columns, data, state))
+    factor = factor_by_cholesky(state.system, rules.penalty, jnp.zeros_like(state.damping), state.kept)
+    return Run(columns, state, conclude(task, columns, state, reciprocal_condition(factor)))
+
+
+@jax.jit
+def second_run(task: Task, run: Run) -> Run:
+    """Steps by QR from where Cholesky has failed; the first factor decides which columns are dependent."""
+    model, data, columns = task.model, task.data, run.columns
+    ill = run.state.status == ILL
+    penalty = theta_penalty(task, columns)
+    total = jnp.where(run.state.weight > 0, run.state.weight, 1)
+    r = factor_pass(model, columns, data, point(run.state)) / jnp.sqrt(total)
+    eps = jnp.finfo(r.dtype).eps
+    kept = independent(penalized_rows(r, penalty), max(1e-11, 64 * float(eps)))
+    state = run.state._replace(kept=kept, status=jnp.where(ill, RUNNING, run.state.status))
+    rules = Rules(penalty, task.tol, task.max_steps, None, jnp.asarray(False))
+    bias = bias_marks(columns, state.theta)
+    sums_at = partial(orthogonal_sums, model, columns, data)
+    state = newton_run(rules, state, bias, sums_at, orthogonal=True)
+    factor = factor_by_qr(state.system, penalty, jnp.zeros_like(state.damping), state.kept)
+    ended = Run(columns, state, conclude(task, columns, state, reciprocal_condition(factor)))
+    return jax.tree.map(lambda a, b: jnp.where(ill, a, b), ended, run)
+
+
+@jax.jit
+def mark_infinite(task: Task, run: Run) -> Run:
+    """The run with the coefficients marked that go to infinity, in lanes that are separated."""
+    state = run.state
+    marks = endless(task, run.columns, point(state), state.kept, state.reach, theta_penalty(task, run.columns))
+    marks = jax.tree.map(lambda mark: mark & (state.status == Status.SEPARATED), marks)
+    return run._replace(solution=run.solution._replace(infinite=marks))
+
+
+def conclude(task: Task, columns: Columns, state: NewtonState, rcond: Array) -> Solution:
+    """What the state at the end of a run means."""
+    ended = (state.status == Status.CONVERGED) | (state.status == Status.SEPARATED)
+    theta = jnp.where(ended, state.trial, state.theta)
+    aliased = ~state.kept
+    like = empty_params(task.model, task.data.x.shape[1], theta.dtype)
+    deficient = (state.status == Status.CONVERGED) & jnp.any(aliased)
+    return Solution(
+        params=to_params(columns, jnp.where(aliased.reshape(theta.shape), 0, theta), like),
+        loss=state.loss,
+        deviance=state.deviance,
+        optimality=jnp.max(jnp.abs(state.score), initial=0) / jnp.maximum(1, jnp.abs(state.loss)),
+        steps=state.steps,
+        passes=state.passes,
+        status=jnp.where(deficient, Status.RANK_DEFICIENT, state.status).astype(jnp.int32),
+        rcond=rcond,
+        aliased=as_marks(task, columns, aliased),
+        infinite=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), like),
+    )
+
+
+@jax.custom_jvp
+def newton_solution(task: Task) -> Solution:
+    """The runs from memory, and the verdict; differentiable by the implicit function theorem."""
+    run = first_run(task)
+    run = rarely(run.state.status == ILL, lambda run: second_run(task, run), run)
+    return rarely(run.state.status == Status.SEPARATED, lambda run: mark_infinite(task, run), run).solution
+
+
+@newton_solution.defjvp
+def _newton_tangent(primals: tuple[Task], tangents: tuple[Task]) -> tuple[Solution, Solution]:
+    (task,), (moved,) = primals, tangents
+    solution = newton_solution(task)
+    columns = jax.lax.stop_gradient(measure(task.data, task.model.predictor.bias, jnp.any(task.l2 > 0)))  # type: ignore[union-attr]
+    like = jax.tree.map(jnp.zeros_like, solution.params)
+    theta = to_theta(columns, solution.params)
+
+    def f(flat: Array, model: Model, data: Data, l2: Array) -> tuple[Array, Array]:
+        loss, sums = objective(model, to_params(columns, flat.reshape(theta.shape), like), clean(data), l2)
+        return loss, sums.deviance
+
+    inputs, moves = (task.model, task.data, task.l2), (moved.model, moved.data, moved.l2)
+    free = ~to_theta_marks(solution.aliased).reshape(-1)
+    gauge = theta_penalty(task, columns).gauge
+    flat = theta.reshape(-1)
+    tangent = implicit_tangent(lambda *at: f(*at)[0], flat, inputs, moves, free, gauge)
+    _, (loss, deviance) = jax.jvp(f, (flat, *inputs), (tangent, *moves))
+    params = to_params(columns, tangent.reshape(theta.shape), like)
+    return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)

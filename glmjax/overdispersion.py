@@ -1,0 +1,216 @@
+"""Newton's method in the coefficients and in log(alpha) at once, for negative binomials whose alpha is to be estimated.
+
+    minimize  sum(weight (-log-likelihood)) / sum(weight) + sum(l2 w^2) / 2   over theta and alpha
+
+1. start: the fit at alpha = 0, the Poisson one. If there the loss does not fall with alpha, the counts are not
+   overdispersed, and that is the answer: BOUNDARY. Else alpha starts at its moment estimate.
+2. step:  Newton's, as in `steps`, with the information of theta beside the curvature in log(alpha). Across the two it
+   is 0 on average; what is not is learned from secant pairs.
+
+Reference: Lawless, Negative binomial and mixed Poisson regression (Canadian Journal of Statistics, 1987).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .columns import Columns, bias_marks, measure, standardize, to_params, to_theta, to_theta_marks
+from .data import Data, clean, row_weight
+from .factors import Penalty
+from .implicit import implicit_tangent, without_tangent
+from .irls import Solution, newton_solution
+from .lanes import rarely
+from .linear import Task, theta_penalty
+from .losses import objective, penalty
+from .models import Model, linear_predictor
+from .passes import LinearSums, factor_pass, information_pass
+from .results import Status
+from .rows import chunk_rows, row_fold, row_sums
+from .steps import ILL, RUNNING, NewtonState, Rules, newton_init, newton_run, point
+
+
+class Overdispersed(NamedTuple):
+    """The solution at the estimated alpha."""
+
+    solution: Solution
+    alpha: Array
+
+
+class Joint(NamedTuple):
+    """A run in theta, and log(alpha) as its last row, from the fit at alpha = 0 that it started from."""
+
+    columns: Columns
+    base: Solution
+    state: NewtonState
+
+
+def at_alpha(model: Model, alpha: Any) -> Model:
+    """The model at a given alpha."""
+    return replace(model, family=replace(model.family, alpha=alpha))
+
+
+def complete_nll(model: Model, alpha: Array, eta: Array, y: Array) -> Array:
+    """-log-likelihood of a row, all its terms."""
+    return -at_alpha(model, alpha).family.log_likelihood(eta, y, jnp.ones_like(eta))
+
+
+def weighted(rows: Data, parts: tuple[Array, ...], new: Array | bool = True) -> tuple[Array, ...]:
+    """Sums over the rows of weight times each part, (n,)."""
+    weight = row_weight(rows)
+    weight = jnp.where(new, jnp.ones_like(parts[0]) if weight is None else weight, 0)
+    return tuple(jnp.sum(jnp.where(weight == 0, 0, weight * part)) for part in parts)
+
+
+def eta_sums(
+    columns: Columns, data: Data, theta: Array, count: int, row: Callable[[Array, Array], tuple[Array, ...]]
+) -> tuple[Array, ...]:
+    """Weighted sums over the rows of the `count` numbers `row(eta, y)`."""
+
+    def update(total: tuple[Array, ...], rows: Data, new: Array) -> tuple[Array, ...]:
+        rows = clean(rows)
+        eta = (standardize(columns, rows.x) @ theta)[:, 0]
+        parts = jax.vmap(row)(eta if rows.offset is None else eta + rows.offset, rows.y)
+        return jax.tree.map(jnp.add, total, weighted(rows, parts, new))
+
+    return row_fold(update, (jnp.zeros((), theta.dtype),) * count, data, chunk_rows(2 * len(theta)))
+
+
+def joint_sums(model: Model, columns: Columns, data: Data, orthogonal: bool, state: NewtonState) -> LinearSums:
+    """The sums of a step in theta and log(alpha)."""
+    at = point(state)
+    theta, log_alpha = at.theta[:-1], at.theta[-1, 0]
+
+    def row(eta: Array, y: Array) -> tuple[Array, ...]:
+        def nll(log_alpha: Array) -> Array:
+            return complete_nll(model, jnp.exp(log_alpha), eta, y)
+
+        value, slope = jax.value_and_grad(nll)(log_alpha)
+        return value, jnp.abs(value), slope, jax.grad(jax.grad(nll))(log_alpha)
+
+    nll, size, slope, curvature = eta_sums(columns, data, theta, 4, row)
+    model, at = at_alpha(model, jnp.exp(log_alpha)), at._replace(theta=theta, direction=at.direction[:-1])
+    sums = information_pass(model, columns, data, at)
+    curvature = jnp.maximum(jnp.abs(curvature), 1e-6 * sums.weight)
+    system = factor_pass(model, columns, data, at) if orthogonal else sums.system
+    system = jax.scipy.linalg.block_diag(system, jnp.sqrt(curvature) if orthogonal else curvature)
+    return sums._replace(nll=nll, size=size, score=jnp.append(sums.score, slope), system=system)
+
+
+def joint_run(task: Task, joint: Joint, orthogonal: bool) -> Joint:
+    """Steps to the end, or to where Cholesky fails."""
+    ridge = jnp.append(theta_penalty(task, joint.columns).diagonal, 0)
+    rules = Rules(Penalty(ridge, None), task.tol, task.max_steps, None, jnp.asarray(False))
+    bias = jnp.append(bias_marks(joint.columns, joint.state.theta[:-1]), jnp.zeros((1, 1), bool), axis=0)
+    sums_at = partial(joint_sums, task.model, joint.columns, task.data, orthogonal)
+    return joint._replace(state=newton_run(rules, joint.state, bias, sums_at, orthogonal))
+
+
+@jax.jit
+def first_joint_run(task: Task, base: Solution) -> Joint:
+    """From the fit at alpha = 0 to the joint optimum; lanes that are not overdispersed end where they are."""
+    model, data, family = task.model, task.data, task.model.family
+    columns = measure(data, model.predictor.bias, jnp.any(task.l2 > 0))  # type: ignore[union-attr]
+    theta = to_theta(columns, base.params)
+
+    def row(eta: Array, y: Array) -> tuple[Array, ...]:
+        slope = jax.grad(lambda alpha: complete_nll(model, alpha, eta, y))(jnp.zeros_like(eta))
+        mean = family.mean(eta)
+        poisson, one = (replace(family, alpha=alpha).variance(mean) for alpha in (0.0, 1.0))
+        return slope, (y - mean) ** 2 - poisson, one - poisson
+
+    slope, excess, unit = eta_sums(columns, data, theta, 3, row)
+    moment = excess / jnp.where(unit > 0, unit, 1)
+    start = jnp.log(jnp.where(moment > 1e-3, moment, 0.1))
+    usable = (base.status == Status.CONVERGED) | (base.status == Status.RANK_DEFICIENT)
+    status = jnp.where(usable, jnp.where(slope < 0, RUNNING, Status.BOUNDARY), base.status).astype(jnp.int32)
+    state = newton_init(jnp.append(theta, start[None, None], axis=0), status, start=False, rehearse=False)
+    state = state._replace(kept=jnp.append(~to_theta_marks(base.aliased).reshape(-1), True))
+    return joint_run(task, Joint(columns, base, state), orthogonal=False)
+
+
+@jax.jit
+def second_joint_run(task: Task, joint: Joint) -> Joint:
+    """On by QR from where Cholesky has failed."""
+    ill = joint.state.status == ILL
+    status = jnp.where(ill, RUNNING, joint.state.status)
+    ended = joint_run(task, joint._replace(state=joint.state._replace(status=status)), orthogonal=True)
+    return jax.tree.map(lambda a, b: jnp.where(ill, a, b), ended, joint)
+
+
+@jax.jit
+def joint_verdict(task: Task, joint: Joint) -> Overdispersed:
+    """What the end of a run means; the loss is the objective at the alpha that was found."""
+    base, state, columns = joint.base, joint.state, joint.columns
+    ran = (state.status == Status.CONVERGED) | (state.status == Status.MAX_STEPS) | (state.status == Status.NONFINITE)
+    theta = jnp.where(state.status == Status.CONVERGED, state.trial, state.theta)
+    kept = state.kept[:-1].reshape(theta[:-1].shape)
+    found = to_params(columns, jnp.where(kept, theta[:-1], 0), base.params)
+    params = jax.tree.map(lambda new, old: jnp.where(ran, new, old), found, base.params)
+    alpha = jnp.where(ran, jnp.exp(theta[-1, 0]), 0)
+    loss, sums = objective(at_alpha(task.model, alpha), params, clean(task.data), task.l2)
+    optimality = jnp.max(jnp.abs(state.score)) / jnp.maximum(1, jnp.abs(state.loss))
+    deficient = (state.status == Status.CONVERGED) & (base.status == Status.RANK_DEFICIENT)
+    solution = base._replace(
+        params=params,
+        loss=jnp.where(ran, loss, base.loss),
+        deviance=jnp.where(ran, sums.deviance, base.deviance),
+        optimality=jnp.where(ran, optimality, base.optimality),
+        steps=base.steps + state.steps,
+        passes=base.passes + 2 * state.passes + 2,
+        status=jnp.where(deficient, Status.RANK_DEFICIENT, state.status).astype(jnp.int32),
+    )
+    return Overdispersed(solution, alpha)
+
+
+@jax.custom_jvp
+def overdispersed_solution(task: Task) -> Overdispersed:
+    """The fit with alpha estimated; differentiable by the implicit function theorem."""
+    base = newton_solution(task._replace(model=at_alpha(task.model, jnp.zeros((), task.data.x.dtype))))
+    joint = first_joint_run(task, base)
+    joint = rarely(joint.state.status == ILL, lambda joint: second_joint_run(task, joint), joint)
+    return joint_verdict(task, joint)
+
+
+def complete_objective(model: Model, params: Any, alpha: Array, data: Data, l2: Array) -> Array:
+    """The objective with complete log-likelihoods, by which alpha is found."""
+
+    def part(rows: Data) -> tuple[Array, ...]:
+        eta = linear_predictor(model, params, rows.x, rows.offset)
+        nll = jax.vmap(partial(complete_nll, model, alpha))(eta, rows.y)
+        return weighted(rows, (nll, jnp.ones_like(nll)))
+
+    total, weight = row_sums(part, clean(data))
+    return total / jnp.where(weight == 0, 1, weight) + penalty(params, l2)
+
+
+@overdispersed_solution.defjvp
+def _overdispersed_tangent(primals: tuple[Task], tangents: tuple[Task]) -> tuple[Overdispersed, Overdispersed]:
+    (task,), (moved,) = primals, tangents
+    found = overdispersed_solution(task)
+    solution, model = found.solution, task.model
+    columns = jax.lax.stop_gradient(measure(task.data, model.predictor.bias, jnp.any(task.l2 > 0)))  # type: ignore[union-attr]
+    like = jax.tree.map(jnp.zeros_like, solution.params)
+    theta = to_theta(columns, solution.params)
+    flat = jnp.append(theta.reshape(-1), found.alpha)
+
+    def params_of(flat: Array) -> Any:
+        return to_params(columns, flat[:-1].reshape(theta.shape), like)
+
+    def f(flat: Array, data: Data, l2: Array) -> Array:
+        return complete_objective(model, params_of(flat), flat[-1], data, l2)
+
+    def ends(flat: Array, data: Data, l2: Array) -> tuple[Array, Array]:
+        loss, sums = objective(at_alpha(model, flat[-1]), params_of(flat), clean(data), l2)
+        return loss, sums.deviance
+
+    free = jnp.append(~to_theta_marks(solution.aliased).reshape(-1), found.alpha > 0)
+    inputs, moves = (task.data, task.l2), (moved.data, moved.l2)
+    tangent = implicit_tangent(f, flat, inputs, moves, free, None)
+    _, (loss, deviance) = jax.jvp(ends, (flat, *inputs), (tangent, *moves))
+    turned = without_tangent(solution)._replace(params=params_of(tangent), loss=loss, deviance=deviance)
+    return found, Overdispersed(turned, tangent[-1])
