@@ -32,7 +32,7 @@ def expm1_excess(x: Array) -> Array:
     """`expm1(x) - x`, 0 or more and x^2 / 2 near 0."""
     small = jnp.abs(x) < 0.7
     near, far = jnp.where(small, x, 0), jnp.where(small, 1, x)
-    return jnp.where(small, near * near * _horner(_EXCESS, near), jnp.expm1(far) - far)
+    return jnp.where(small, near * near * _horner(_EXCESS, near), jnp.exp(far) - (1 + far))
 
 
 def log1m(p: Array) -> Array:
@@ -40,7 +40,7 @@ def log1m(p: Array) -> Array:
     return -jnp.log1p(p / (1 - p))  # XLA's log1p in float64 loses two digits from -0.42 to -0.35
 
 
-_ATANH = tuple(1 / (2 * k + 1) for k in range(14))
+_ATANH = tuple(1 / (2 * k + 1) for k in range(18))
 
 
 def log1p_ratio(c: Array) -> Array:

@@ -5,11 +5,12 @@ derivatives are central differences. None of the library's formulas is used here
 import functools
 import math
 from collections.abc import Callable
-from decimal import Decimal, getcontext
+from decimal import MAX_EMAX, MIN_EMIN, Decimal, getcontext
 from fractions import Fraction
 from typing import NamedTuple
 
 getcontext().prec = 130
+getcontext().Emax, getcontext().Emin = MAX_EMAX, MIN_EMIN  # the far normal tail is exp(-10^8)
 D = Decimal
 STEP = D("1e-30")
 
@@ -128,7 +129,9 @@ PAIRS, MEANS = ({name: functools.cache(f) for name, f in table.items()} for tabl
 
 
 class Row(NamedTuple):
-    """A family at one link, as functions of decimals. Its targets may be off by rounding ("real"), by 1 ("whole"), or are "exact"."""
+    """A family at one link, as functions of decimals. Targets are "exact" or may be off by rounding ("real"); "whole"
+    ones are as the latter, but the density knows whole numbers only.
+    """
 
     nll: Callable
     deviance: Callable

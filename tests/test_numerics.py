@@ -10,8 +10,7 @@ from oracle import D
 from glmjax import numerics
 
 SIGNED = [-40.0, -9.0, -0.75, -0.6875, -0.25, -(2.0**-20), 2.0**-20, 0.25, 0.6875, 0.75, 9.0, 40.0]
-SMALL = [-0.75, -0.5, -0.4375, -0.390625, -0.25, -(2.0**-30)]
-INVERSES = [2.0**-30, 2.0**-7, 0.09375, 0.109375, 0.5, 1.0, 7.0, 1024.0]
+SMALL = [-0.75, -0.5, -0.4921875, -0.4375, -0.390625, -0.25, -(2.0**-30)]
 NORMAL = [-(2.0**14), -30.0, -9.0, -5.0078125, -4.9921875, -2.0, -0.25, 0.0, 0.25, 0.75, 3.0, 8.0]
 
 
@@ -29,7 +28,7 @@ ONE_ARGUMENT = {
         lambda x: 1 - oracle.log1p(x) / x,
         [*SMALL, 2.0**-30, 0.25, 0.5, 3.0, 2.0**20],
     ),
-    "stirling_remainder": (numerics.stirling_remainder, stirling_at_inverse, INVERSES),
+    "stirling_remainder": (numerics.stirling_remainder, stirling_at_inverse, [2.0**-30, 2.0**-7, 0.09375]),
     "log_peak": (
         numerics.log_peak,
         lambda y: y * y.ln() - y - oracle.log_gamma(y + 1),
@@ -113,9 +112,18 @@ def test_the_gap_of_the_negative_binomial_deviance():
     def truth(w, t):
         return oracle.log1p(w * oracle.expm1(t)) / w - t
 
-    points = [(w, t) for w in (2.0**-40, 0.015625, 0.5) for t in (*SIGNED[:-1], 0.28125, 0.3125, 19.0)]
+    points = [(w, t) for w in (2.0**-40, 0.015625, 0.5) for t in (*SIGNED[1:-1], 0.28125, 0.3125, 19.0)]
     check(numerics.log1p_expm1_gap, truth, points, 1, (8, 32, 256))
     np.testing.assert_allclose(numerics.log1p_expm1_gap(jnp.array(0.0), jnp.array(1.0)), np.e - 2, rtol=1e-15)
+
+
+def test_stirlings_remainder_of_small_arguments_to_eps():
+    """It is one of several summands of order 1 there."""
+    t = np.array([0.109375, 0.5, 1.0, 7.0, 1024.0])
+    truth = [[float(value) for value in oracle.derivatives(stirling_at_inverse, D(x))] for x in t]
+    for dtype in (np.float64, np.float32):
+        got = np.array(jax.vmap(derivatives(numerics.stirling_remainder, 0))(jnp.asarray(t, dtype)))
+        np.testing.assert_allclose(got, np.transpose(truth), rtol=0, atol=8 * np.finfo(dtype).eps)
 
 
 def test_limits_have_derivatives():
