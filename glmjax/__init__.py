@@ -8,10 +8,10 @@ from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
 from .lbfgs import fit_lbfgs
-from .losses import deviance, loss
+from .losses import deviance, log_likelihood, loss
 from .many import fit_seeds
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
-from .newton import fit_newton
+from .newton import fit_newton, null_deviance
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
@@ -52,12 +52,14 @@ __all__ = [
     "init",
     "inverse_gaussian",
     "linear_predictor",
+    "log_likelihood",
     "loss",
     "make_data",
     "mlp",
     "negative_binomial",
     "negative_binomial1",
     "normal",
+    "null_deviance",
     "poisson",
     "predict",
     "quasi_binomial",

@@ -94,6 +94,36 @@ def deviance(model: Model, params: Any, data: Data) -> Array:
     return _deviance(in_dtype(model, data.x.dtype), params, data)
 
 
+def log_likelihood(model: Model, params: Any, data: Data) -> Array:
+    """`sum(weight * log p(y | eta))`, all its terms, at the family's own numbers, (); of a fit, pass `fit.model`.
+
+    That carries the dispersion (deviance / n, as R's `logLik` of normal, gamma and inverse Gaussian fits) and an
+    estimated alpha. A `precision` divides the dispersion of its row; where the dispersion is fixed at 1 it multiplies
+    the row, and what it gives is a quasi-likelihood. NaN for quasi families and Tweedie, which have no likelihood.
+
+    Arguments and errors are those of `loss`.
+    """
+    check_problem(model, data)
+    return _log_likelihood(in_dtype(model, data.x.dtype), params, data)
+
+
+@jax.jit
+def _log_likelihood(model: Model, params: Any, data: Data) -> Array:
+    family = model.family
+
+    def part(rows: Data) -> Array:
+        eta = linear_predictor(model, params, rows.x, rows.offset)
+        one = jnp.ones(eta.shape[:1], eta.dtype)
+        weight = one if rows.weight is None else rows.weight
+        precision = one if rows.precision is None else rows.precision
+        dispersion = one if family.dispersion is None else family.dispersion / precision
+        values = jax.vmap(family.log_likelihood)(eta, rows.y, dispersion)
+        values = values * precision if family.dispersion is None else values
+        return jnp.sum(jnp.where(weight == 0, 0, weight * values))
+
+    return row_sums(part, clean(data))
+
+
 @jax.jit
 def _loss(model: Model, params: Any, data: Data, l2: Array) -> Array:
     return objective(model, params, clean(data), l2)[0]

@@ -1,15 +1,17 @@
 """`fit_newton`: Newton's method (iteratively reweighted least squares), the solver of linear models."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 from jax import Array
 
 from .data import Data
 from .irls import newton_solution
 from .linear import make_task
-from .losses import Sums, with_dispersion
-from .models import Model, check_problem
+from .losses import Sums, deviance, with_dispersion
+from .models import Model, check_problem, glm, init
 from .overdispersion import at_alpha, overdispersed_solution
-from .predictors import Dense
+from .predictors import Dense, Linear
 from .results import Fit
 
 
@@ -82,3 +84,19 @@ def fit_newton(
         l2=jnp.asarray(l2, data.x.dtype),
         history=None,
     )
+
+
+def null_deviance(model: Model, data: Data) -> Array:
+    """The deviance, (), of the model that knows no features: the best bias and the offset, or without a bias the
+    offset alone; as R's `null.deviance`.
+
+    Of a fit that estimated alpha pass `fit.model`, and the null model has that alpha. For an MLP it is the deviance
+    of its family's null GLM. Errors are those of `loss`.
+    """
+    check_problem(model, data)
+    data = data._replace(x=data.x[:, :0])
+    family = replace(model.family, estimates_alpha=False)
+    if isinstance(model.predictor, Linear) and not model.predictor.bias:
+        like = init(glm(family), None, 0, dtype=data.x.dtype)  # a bias of 0
+        return deviance(glm(family), like, data)
+    return deviance(glm(family), fit_newton(glm(family), data).params, data)
