@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from .data import Data, clean
+from .inputs import largest
+from .lanes import any_lane
 from .predictors import Dense
 from .rows import CHUNK, row_fold
 
@@ -33,7 +35,10 @@ def standardize(columns: Columns, x: Array) -> Array:
 
 
 def measure(data: Data, bias: bool, penalized: Array, chunk: int | None = None, every: int = 1) -> Columns:
-    """Centers (means) and scales (largest deviations) of the columns of x, from x alone, whatever the weights.
+    """Centers (means) and scales (largest deviations) of the columns of x, in rows that count in any lane.
+
+    The weights of a lane do not enter: standardized columns that differ between the lanes of a `vmap` could not share
+    one matrix product.
 
     With `every` above 1 from every so manieth chunk: any center and scale will do, but for a column that is to stand
     in for a bias, which must be constant in every row.
@@ -41,22 +46,26 @@ def measure(data: Data, bias: bool, penalized: Array, chunk: int | None = None, 
     Without a bias centering needs a constant column to take it up, and one that is not penalized.
     """
     n, d = data.x.shape
+    used = None if data.weight is None else any_lane(data.weight > 0).astype(data.x.dtype)
 
     def update(total: tuple[Array, ...], rows: Data, new: Array) -> tuple[Array, ...]:
         x = clean(rows).x
         count, mean, low, high = total
-        mean = mean + jnp.sum(jnp.where(new[:, None], x / n, 0), axis=0)
+        new = new if rows.weight is None else new & (rows.weight > 0)
+        new = new[:, None]
         return (
             count + jnp.sum(new.astype(x.dtype)) / n,
-            mean,
-            jnp.minimum(low, x.min(axis=0)),
-            jnp.maximum(high, x.max(axis=0)),
+            mean + jnp.sum(jnp.where(new, x / n, 0), axis=0),
+            jnp.minimum(low, jnp.where(new, x, jnp.inf).min(axis=0)),
+            jnp.maximum(high, jnp.where(new, x, -jnp.inf).max(axis=0)),
         )
 
     zero, infinity = jnp.zeros(d, data.x.dtype), jnp.full(d, jnp.inf, data.x.dtype)
     start: tuple[Array, ...] = (jnp.zeros((), data.x.dtype), zero, infinity, -infinity)
-    share, mean, low, high = row_fold(update, start, data, chunk or CHUNK, every)
-    mean = mean / share if every > 1 else mean
+    share, mean, low, high = row_fold(update, start, data._replace(weight=used), chunk or CHUNK, every)
+    if every > 1 or used is not None:
+        mean = mean / jnp.where(share > 0, share, 1)
+        low, high = jnp.where(share > 0, low, 0), jnp.where(share > 0, high, 0)
     fixed = (low == high) & (low != 0)
     if bias:
         scale = jnp.maximum(high - mean, mean - low)
@@ -68,6 +77,12 @@ def measure(data: Data, bias: bool, penalized: Array, chunk: int | None = None, 
     scale = jnp.where(pivot, low, scale)  # with its sign: z is 1 there
     flat = (jnp.abs(scale) <= 8 * jnp.finfo(scale.dtype).eps * jnp.abs(mean)) & ~pivot
     return Columns(center, jnp.where(flat | (scale == 0), 1, scale), jnp.where(pivot, 1 / jnp.where(pivot, low, 1), 0))
+
+
+def in_range(columns: Columns) -> Array:
+    """Whether the columns can be computed with: numbers whose squares do not overflow."""
+    size = jnp.maximum(jnp.abs(columns.center), jnp.abs(columns.scale))
+    return jnp.all(size < largest(size.dtype))  # not so for NaN
 
 
 def as_matrix(w: Array) -> Array:

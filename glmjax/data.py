@@ -1,6 +1,5 @@
 """`Data`: the rows a model is fitted to, and `make_data`, the one door they come in by."""
 
-import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -8,11 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from .distributions import Family
-from .inputs import check_finite, float_dtype, is_traced, per_row, read_array, to_float
+from .inputs import check_finite, float_dtype, is_traced, largest, per_row, read_array, to_float
 
 _ENCODE = "encode labels to 0..K-1 with np.unique(labels, return_inverse=True)[1], or make the column numeric"
+
+_FAMILIES = (
+    "normal, bernoulli, binomial, quasi_binomial, categorical, poisson, quasi_poisson, negative_binomial, "
+    "negative_binomial1, gamma, inverse_gaussian, tweedie"
+)
 
 
 class Data(NamedTuple):
@@ -58,8 +63,9 @@ def make_data(
         `Data`.
 
     Raises:
-        ValueError: NaN or infinity, a shape that does not fit, no rows, a target outside the family's support,
-            weights that are negative or all 0; the message names the argument, the place and the remedy.
+        ValueError: NaN or infinity, x so large that its square overflows, a shape that does not fit, no rows, a target
+            outside the family's support, weights that are negative or all 0; the message names the argument, the place
+            and the remedy.
         TypeError: strings, categories, dates, complex numbers, sparse matrices, other objects.
     """
     chosen = not isinstance(x, list | tuple)  # whoever passes an array or a frame chose its dtype
@@ -97,7 +103,7 @@ def make_data(
             for value, filler in ((x, 0), (y, None if is_traced(y) else y[counted]), (offset, 0), (precision, 1))
         )
     if not is_traced(weight):  # any row may be inert where the weights are not known
-        _check_values(x, y, precision, offset, labels, family)
+        _check_values(x, y, precision, offset, labels, family, dtype)
 
     def cast(value: Any, name: str) -> Any:
         return None if value is None else to_float(value, name, dtype)
@@ -117,7 +123,7 @@ def make_data(
 def check_family(family: Any) -> None:
     """Raise unless `family` is a `Family`."""
     if not isinstance(family, Family):
-        raise TypeError(f"family must be a Family, such as gj.poisson(), got {family!r}")
+        raise TypeError(f"family must be a Family, such as gj.poisson(), got {family!r}; the families are {_FAMILIES}")
 
 
 def _column(value: Any, name: str, n: int) -> Any:
@@ -138,9 +144,17 @@ def _replace(value: Any, rows: np.ndarray, filler: Any) -> Any:
     return value
 
 
-def _check_values(x: Any, y: Any, precision: Any, offset: Any, labels: list[str] | None, family: Family | None) -> None:
+def _check_values(
+    x: Any,
+    y: Any,
+    precision: Any,
+    offset: Any,
+    labels: list[str] | None,
+    family: Family | None,
+    dtype: DTypeLike,
+) -> None:
     if not is_traced(x):
-        check_finite(x, "x", labels)
+        check_finite(x, "x", labels, squared=dtype)
     if not is_traced(y):
         check_finite(y, "y")
         if family is not None:
@@ -149,7 +163,7 @@ def _check_values(x: Any, y: Any, precision: Any, offset: Any, labels: list[str]
         check_finite(precision, "precision")
         _check_positive(precision, "precision", zero=False)
     if offset is not None and not is_traced(offset):
-        check_finite(offset, "offset", remedy="an offset of -inf is an exposure of 0: drop the row")
+        check_finite(offset, "offset", remedy="-inf is the log of an exposure of 0, NaN of one below 0: drop the row")
 
 
 def _rounded(y: np.ndarray) -> bool:
@@ -202,7 +216,7 @@ def _check_support(y: Any, family: Family) -> None:
 
 def clean(data: Data) -> Data:
     """All parts in x's dtype, and rows of x that cannot be computed with (NaN, infinite, or their square overflows)
-    turned into zeros with a NaN target: inert at weight 0, and if not, seen in the loss.
+    turned into zeros with a NaN target and weight: inert at weight 0, and if not, seen in the loss.
 
     Decided from x alone: a mask by weight would make x differ between the lanes of a `vmap` over weights, and the
     one matrix product they share would be gone. Without weights no row is inert, and x passes as it is.
@@ -210,9 +224,32 @@ def clean(data: Data) -> Data:
     data = jax.tree.map(lambda part: jnp.asarray(part).astype(data.x.dtype), data)
     if data.weight is None:
         return data
-    usable = jnp.all(jnp.abs(data.x) < math.sqrt(jnp.finfo(data.x.dtype).max), axis=1)
+    usable = _usable(data.x)
     x = jnp.where(usable[:, None], data.x, 0)
-    return data._replace(x=x, y=jnp.where(per_row(usable, data.y), data.y, jnp.nan))
+    weight = jnp.where(usable | (data.weight == 0), data.weight, jnp.nan)  # a label cannot be NaN
+    return data._replace(x=x, y=jnp.where(per_row(usable, data.y), data.y, jnp.nan), weight=weight)
+
+
+def _usable(x: Array) -> Array:
+    """Which rows of x can be computed with, (n,): numbers whose squares do not overflow."""
+    size = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=1, initial=0)
+    return size < largest(x.dtype)  # not so for NaN
+
+
+def valid_rows(data: Data) -> Array:
+    """Whether x, weight, offset and precision are in range, and some row counts; a row of weight 0 may hold anything.
+
+    What `make_data` checks on the host, for the lanes that it could not see.
+    """
+    rows = _usable(data.x)
+    if data.offset is not None:
+        rows &= jnp.isfinite(data.offset)
+    if data.precision is not None:
+        rows &= (data.precision > 0) & jnp.isfinite(data.precision)
+    if data.weight is None:
+        return jnp.all(rows)
+    weights = jnp.all((data.weight >= 0) & jnp.isfinite(data.weight)) & jnp.any(data.weight > 0)
+    return jnp.all(rows | (data.weight == 0)) & weights
 
 
 def row_weight(data: Data) -> Array | None:

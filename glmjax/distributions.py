@@ -22,6 +22,12 @@ def link_of_target(family: "Family", y: Array) -> Array:
     return LINKS[family.link].forward(y)
 
 
+def near_target(family: "Family", y: Array) -> Array:
+    """The linear predictor at which the mean is the target; 0 where that is infinite, on the edge of the support."""
+    eta = link_of_target(family, y)
+    return jnp.where(jnp.isfinite(eta), eta, 0)
+
+
 def hessian(family: "Family", eta: Array, y: Array) -> Array:
     """The observed information of one observation, the second derivative of its nll: () or (k, k)."""
     return jax.hessian(family.nll)(eta, y)
@@ -36,7 +42,9 @@ def expected_hessian(family: "Family", eta: Array, y: Array) -> Array:
 
 def excess_nll(family: "Family", eta: Array, y: Array) -> Array:
     """Unit deviance as twice the nll above that at `mean = y`; cancels near the data: families here have their own."""
-    return 2 * (family.nll(eta, y) - family.nll(link_of_target(family, y), y))
+    best = link_of_target(family, y)
+    edge = jnp.log(jnp.finfo(eta.dtype).max)  # as good as infinity, and 0 times it is 0
+    return 2 * (family.nll(eta, y) - family.nll(jnp.where(jnp.isinf(best), jnp.sign(best) * edge, best), y))
 
 
 def any_finite(family: "Family", y: Any) -> Any:
@@ -80,7 +88,7 @@ class Distribution(NamedTuple):
     sample: Callable[["Family", Array, Array], Array] = no_sample
     domain: str = "a finite number"
     information: Callable[["Family", Array, Array], Array] = expected_hessian
-    start: Callable[["Family", Array], Array] = link_of_target
+    start: Callable[["Family", Array], Array] = near_target
     log_likelihood: Callable[["Family", Array, Array, Array], Array] = no_log_likelihood
 
 

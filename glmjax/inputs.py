@@ -105,27 +105,49 @@ def _place(index: tuple[int, ...], labels: list[str] | None) -> str:
     return f"row {index[0]}, column {column}"
 
 
-def check_finite(array: Any, name: str, labels: list[str] | None = None, remedy: str = "drop or impute") -> None:
-    """Raise a `ValueError` that names the first NaN or infinity of a concrete array."""
-    if array.dtype.kind in "biu":
+def largest(dtype: DTypeLike) -> float:
+    """The size that features stay below, so that their squares do not overflow."""
+    return math.sqrt(float(jnp.finfo(dtype).max))
+
+
+def check_finite(
+    array: Any,
+    name: str,
+    labels: list[str] | None = None,
+    remedy: str = "drop or impute",
+    squared: DTypeLike | None = None,
+) -> None:
+    """Raise a `ValueError` that names the first NaN or infinity of a concrete array, and where `squared` is given the
+    first number whose square overflows that dtype.
+    """
+    if array.dtype.kind in "biu" or array.size == 0:
         return
-    # A sum is finite only if every term is, and needs no array of booleans; it may overflow, so look closer then.
+    # The extremes tell all, and need no array of booleans.
     if isinstance(array, Array) and any(device.platform != "cpu" for device in array.devices()):
         with jax.ensure_compile_time_eval():  # on its device, and now, also inside a `jit`
-            total = np.asarray(jnp.sum(array))
+            low, high = np.asarray(jnp.min(array)), np.asarray(jnp.max(array))
     else:
         array = np.asarray(array)
         with np.errstate(all="ignore"):
-            total = array.sum()
-    if np.isfinite(total):
+            low, high = array.min(), array.max()
+    finite = np.isfinite(low) and np.isfinite(high)
+    if finite and (squared is None or max(-float(low), float(high)) < largest(squared)):
         return
     array = np.asarray(array)
     bad = ~np.isfinite(array)
-    if not bad.any():
-        return
-    index = tuple(int(i) for i in np.argwhere(bad)[0])
-    found = "NaN" if np.isnan(array[index]) else str(array[index])
-    raise ValueError(f"{name} contains {found} at {_place(index, labels)} ({bad.sum()} in total); {remedy}")
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        found = "NaN" if np.isnan(array[index]) else str(array[index])
+        raise ValueError(f"{name} contains {found} at {_place(index, labels)} ({bad.sum()} in total); {remedy}")
+    assert squared is not None
+    index = tuple(int(i) for i in np.argwhere(np.abs(array) >= largest(squared))[0])
+    raise _too_large(array[index], name, squared, _place(index, labels))
+
+
+def _too_large(value: Any, name: str, dtype: DTypeLike, place: str) -> ValueError:
+    how = "overflows" if abs(value) > jnp.finfo(dtype).max else "is too large: its square overflows"
+    wider = " or enable x64" if np.dtype(dtype) == np.float32 else ""
+    return ValueError(f"{name} = {value} at {place} {how} {np.dtype(dtype)}; rescale{wider}")
 
 
 def to_float(array: Any, name: str, dtype: DTypeLike, labels: list[str] | None = None) -> Array:
@@ -140,8 +162,7 @@ def to_float(array: Any, name: str, dtype: DTypeLike, labels: list[str] | None =
         overflow = ~np.isfinite(copy)
         if overflow.any():
             index = tuple(int(i) for i in np.argwhere(overflow)[0])
-            place = _place(index, labels)
-            raise ValueError(f"{name} = {array[index]} at {place} overflows {dtype}; rescale or enable x64")
+            raise _too_large(array[index], name, dtype, _place(index, labels))
     return jax.device_put(copy)
 
 

@@ -7,33 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .columns import Columns, bias_marks, measure, to_params, to_theta, to_theta_marks
-from .data import Data, clean
+from .columns import Columns, bias_marks, in_range, measure, to_params, to_theta, to_theta_marks
+from .data import Data, clean, valid_rows
 from .factors import factor_by_cholesky, factor_by_qr, independent, penalized_rows, reciprocal_condition
 from .implicit import implicit_tangent, without_tangent
 from .lanes import rarely
-from .linear import Task, as_marks, empty_params, endless, entry_status, free_shift, theta_penalty
+from .linear import Solution, Task, as_marks, empty_params, endless, entry_status, free_shift, theta_penalty
 from .losses import objective
 from .models import Model
 from .passes import factor_pass
-from .predictors import Dense
 from .results import Status
 from .steps import BLOCK, ILL, RUNNING, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
-
-
-class Solution(NamedTuple):
-    """What `Fit` says of one lane."""
-
-    params: Dense
-    loss: Array
-    deviance: Array
-    optimality: Array
-    steps: Array
-    passes: Array
-    status: Array
-    rcond: Array
-    aliased: Dense
-    infinite: Dense
 
 
 class Run(NamedTuple):
@@ -72,7 +56,10 @@ def first_run(task: Task) -> Run:
     # Score-only passes standardize in the coefficients: not where the columns are far from 0.
     lazy = (sample is not None) & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)
     rules = Rules(theta_penalty(task, columns), task.tol, task.max_steps, sample, lazy)
-    start = newton_init(starting_theta(task, columns), entry_status(task, RUNNING), task.params is None, bool(sample))
+    # What the columns do not show of a bad x ends as NONFINITE, and is named then: no pass is spent on looking for it.
+    status = entry_status(task._replace(data=data._replace(x=data.x[:, :0])), RUNNING)
+    status = jnp.where(in_range(columns), status, Status.INVALID_INPUT).astype(jnp.int32)
+    start = newton_init(starting_theta(task, columns), status, task.params is None, bool(sample))
     bias = bias_marks(columns, start.theta)
     state = newton_run(rules, start, bias, lambda state: memory_sums(rules, model, columns, data, state))
     factor = factor_by_cholesky(state.system, rules.penalty, jnp.zeros_like(state.damping), state.kept)
@@ -97,6 +84,14 @@ def second_run(task: Task, run: Run) -> Run:
     factor = factor_by_qr(state.system, penalty, jnp.zeros_like(state.damping), state.kept)
     ended = Run(columns, state, conclude(task, columns, state, reciprocal_condition(factor)))
     return jax.tree.map(lambda a, b: jnp.where(ill, a, b), ended, run)
+
+
+@jax.jit
+def blame_rows(task: Task, run: Run) -> Run:
+    """The run with NONFINITE lanes turned to INVALID_INPUT where it is their rows' fault."""
+    status = run.solution.status
+    bad = (status == Status.NONFINITE) & ~valid_rows(task.data)
+    return run._replace(solution=run.solution._replace(status=jnp.where(bad, Status.INVALID_INPUT, status)))
 
 
 @jax.jit
@@ -133,8 +128,9 @@ def conclude(task: Task, columns: Columns, state: NewtonState, rcond: Array) -> 
 def newton_solution(task: Task) -> Solution:
     """The runs from memory, and the verdict; differentiable by the implicit function theorem."""
     run = first_run(task)
-    run = rarely(run.state.status == ILL, lambda run: second_run(task, run), run)
-    return rarely(run.state.status == Status.SEPARATED, lambda run: mark_infinite(task, run), run).solution
+    run = rarely(run.state.status, ILL, lambda run: second_run(task, run), run)
+    run = rarely(run.state.status, Status.NONFINITE, lambda run: blame_rows(task, run), run)
+    return rarely(run.state.status, Status.SEPARATED, lambda run: mark_infinite(task, run), run).solution
 
 
 @newton_solution.defjvp

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 @jax.custom_batching.custom_vmap
 def any_lane(flag: Array) -> Array:
-    """Whether any lane of the surrounding `vmap`s has its flag up; one answer for all lanes.
+    """Whether any lane of the surrounding `vmap`s has its flag up, elementwise; one answer for all lanes.
 
     `lax.cond` on a flag a lane runs both branches for every lane; on this answer it stays a branch.
     """
@@ -24,14 +24,14 @@ def any_lane(flag: Array) -> Array:
 
 @any_lane.def_vmap
 def _any_lane_batched(axis_size: int, in_batched: list[bool], flag: Array) -> tuple[Array, bool]:
-    return any_lane(jnp.any(flag)), False
+    return any_lane(jnp.any(flag, axis=0)), False
 
 
-def rarely(wanted: Array, branch: Callable[[Value], Value], value: Value) -> Value:
-    """`branch(value)` where any lane wants it, else `value`; the branch leaves lanes alone that don't.
+def rarely(status: Array, ended: int, branch: Callable[[Value], Value], value: Value) -> Value:
+    """`branch(value)` where any lane's status is `ended`, else `value`; the branch leaves the other lanes alone.
 
     Outside of `jit` and `vmap` the host looks, so that what is rarely needed is rarely compiled.
     """
-    if is_traced(wanted):
-        return jax.lax.cond(any_lane(wanted), branch, lambda value: value, value)
-    return branch(value) if np.any(np.asarray(wanted)) else value
+    if is_traced(status):
+        return jax.lax.cond(any_lane(status == ended), branch, lambda value: value, value)
+    return branch(value) if np.any(np.asarray(status) == ended) else value

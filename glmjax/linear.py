@@ -8,25 +8,68 @@ import numpy as np
 from jax import Array
 
 from .columns import Columns, marked, to_params
-from .data import Data
+from .data import Data, valid_rows
 from .factors import Penalty
 from .inputs import check_count, check_number, is_traced
-from .losses import targets_supported
+from .losses import targets_supported, with_dispersion
 from .models import Model, check_params, check_problem, in_dtype
 from .passes import Point, resting_factor
 from .predictors import Dense, Linear
-from .results import Status
+from .results import Fit, Status
 
 
 class Task(NamedTuple):
-    """A linear model to fit, checked and in x's dtype; `l2` is shaped like w."""
+    """A model to fit, checked and in x's dtype; `l2` is shaped like a linear model's w, () for an MLP."""
 
     model: Model
     data: Data
-    params: Dense | None
+    params: Any
     l2: Array
     tol: Array
     max_steps: Array
+
+
+class Solution(NamedTuple):
+    """What a solver found in one lane; None where it does not look."""
+
+    params: Any
+    loss: Array
+    deviance: Array
+    optimality: Array
+    steps: Array
+    passes: Array
+    status: Array
+    rcond: Array | None = None
+    aliased: Any = None
+    infinite: Any = None
+
+
+def as_fit(model: Model, data: Data, solution: Solution, l1: Any, l2: Any) -> Fit:
+    """The solution as what a `fit_*` returns; `model` with its dispersion at the estimate."""
+    return Fit(
+        model=with_dispersion(model, data, solution.deviance),
+        params=solution.params,
+        loss=solution.loss,
+        optimality=solution.optimality,
+        steps=solution.steps,
+        passes=solution.passes,
+        status=solution.status,
+        rcond=solution.rcond,
+        aliased=solution.aliased,
+        infinite=solution.infinite,
+        l1=as_leaf(l1, data.x.dtype, np.shape(l1)),
+        l2=as_leaf(l2, data.x.dtype, np.shape(l2)),
+        history=None,
+    )
+
+
+def check_alpha_given(model: Model) -> None:
+    """Raise if the family's alpha is to be estimated, which only `fit_newton` does."""
+    if model.family.estimates_alpha:
+        raise ValueError(
+            f"this solver does not estimate alpha; use fit_newton, or give it: {model.family.name}(alpha), such as "
+            "fit_newton(...).model.family.alpha"
+        )
 
 
 def check_penalty(value: Any, name: str, shape: tuple[int, ...]) -> None:
@@ -48,34 +91,46 @@ def check_penalty(value: Any, name: str, shape: tuple[int, ...]) -> None:
             raise ValueError(f"{name}[{', '.join(map(str, index))}] = {array[index]}; it must be finite, 0 or more")
 
 
+def as_leaf(value: Any, dtype: Any, shape: tuple[int, ...] = ()) -> Array:
+    """Numbers in a dtype, broadcast; where they are known by NumPy, so that nothing is compiled for them."""
+    if is_traced(value):
+        return jnp.broadcast_to(jnp.asarray(value, dtype), shape)
+    return jax.device_put(np.broadcast_to(np.asarray(value, dtype), shape))
+
+
 def make_task(model: Model, data: Data, params: Any, l2: Any, tol: Any, max_steps: Any, default_tol: float) -> Task:
     """Check what a solver of linear models is given; raises as `fit_newton` says."""
     check_problem(model, data)
     if not isinstance(model.predictor, Linear):
         raise ValueError("this solver is for linear models, glm(family); for an mlp use fit_lbfgs or fit_sgd")
     d = data.x.shape[1]
-    dtype = data.x.dtype
     if d == 0 and not model.predictor.bias:
-        raise ValueError("nothing to fit: x has no columns and the model no bias")
+        raise ValueError("nothing to fit: x has no columns and the model no bias; give columns, or bias=True")
     outputs = () if model.family.n_outputs is None else (model.family.n_outputs,)
-    shape = (d, *outputs)
+    return as_task(model, data, params, l2, (d, *outputs), tol, max_steps, default_tol)
+
+
+def as_task(
+    model: Model, data: Data, params: Any, l2: Any, shape: tuple[int, ...], tol: Any, max_steps: Any, default_tol: float
+) -> Task:
+    """Check the numbers, and bring all to x's dtype and l2 to `shape`; `default_tol` is in units of eps."""
+    dtype = data.x.dtype
     check_penalty(l2, "l2", shape)
     if tol is not None:
         check_number(tol, "tol", above=0)
     if not is_traced(max_steps):
         max_steps = check_count(max_steps, "max_steps")
     if params is not None:
-        check_params(model, params, d)
+        check_params(model, params, data.x.shape[1])
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     tol = default_tol * float(jnp.finfo(dtype).eps) if tol is None else tol
-    data = jax.tree.map(lambda part: jnp.asarray(part).astype(dtype), data)
     return Task(
         model=in_dtype(model, dtype),
-        data=data,
+        data=jax.tree.map(lambda part: jnp.asarray(part).astype(dtype), data),
         params=params,
-        l2=jnp.broadcast_to(jnp.asarray(l2, dtype), shape),
-        tol=jnp.asarray(tol, dtype),
-        max_steps=jnp.asarray(max_steps, jnp.int32),
+        l2=as_leaf(l2, dtype, shape),
+        tol=as_leaf(tol, dtype),
+        max_steps=as_leaf(max_steps, jnp.int32),
     )
 
 
@@ -87,6 +142,7 @@ def empty_params(model: Model, d: int, dtype: Any) -> Dense:
 def entry_status(task: Task, running: int) -> Array:
     """`running`, or INVALID_TARGET or INVALID_INPUT where a traced number is out of range."""
     numbers = jnp.all((task.l2 >= 0) & jnp.isfinite(task.l2)) & (task.tol > 0) & (task.max_steps >= 1)
+    numbers &= valid_rows(task.data)
     status = jnp.where(targets_supported(task.model, task.data), running, Status.INVALID_TARGET)
     return jnp.where(numbers, status, Status.INVALID_INPUT).astype(jnp.int32)
 
@@ -108,6 +164,13 @@ def theta_penalty(task: Task, columns: Columns) -> Penalty:
 def free_shift(model: Model) -> bool:
     """Whether a constant added to all outputs changes nothing: K logits."""
     return model.family.n_classes is not None and model.family.reference is None
+
+
+def centered(model: Model, params: Dense) -> Dense:
+    """The parameters, or their tangent, with biases of K logits that sum to 0."""
+    if params.b is None or not free_shift(model):
+        return params
+    return params._replace(b=params.b - jnp.mean(params.b))
 
 
 def endless(task: Task, columns: Columns, point: Point, kept: Array, reach: Array, penalty: Penalty) -> Dense:

@@ -134,11 +134,11 @@ def _deviance(model: Model, params: Any, data: Data) -> Array:
     return row_sums(lambda rows: chunk_sums(model, params, rows), clean(data)).deviance
 
 
-def with_dispersion(model: Model, data: Data, sums: Sums) -> Model:
-    """The model with its family's dispersion at the maximum-likelihood estimate, where the family has one."""
+def with_dispersion(model: Model, data: Data, total: Array) -> Model:
+    """The model with its family's dispersion at `total` deviance / n, where the family has one."""
     family = model.family
     if family.dispersion is None:
         return model
     rows = jnp.asarray(data.x.shape[0], data.x.dtype) if data.weight is None else jnp.sum(data.weight)
-    estimate = sums.deviance / (rows * (family.n_outputs or 1))
+    estimate = total / (rows * (family.n_outputs or 1))
     return replace(model, family=replace(family, dispersion=estimate))

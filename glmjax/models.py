@@ -81,7 +81,7 @@ def init(
     check_key(key)
     linear = isinstance(model.predictor, Linear)
     if n_features == 0 and isinstance(model.predictor, Linear) and not model.predictor.bias:
-        raise ValueError("nothing to fit: x has no columns and the model no bias")
+        raise ValueError("nothing to fit: x has no columns and the model no bias; give columns, or bias=True")
     if key is None and not (linear and bound is None):
         raise TypeError("key must be a JAX random key, such as jax.random.key(0), where weights are drawn at random")
     dtype = jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype
@@ -113,6 +113,8 @@ def check_problem(model: Model, data: Data) -> None:
         raise TypeError(f"data.x must be floats, got {data.x.dtype}; make the data with make_data")
     if np.ndim(data.x) != 2:
         raise ValueError(f"data.x must be (n, d), got shape {np.shape(data.x)}; make the data with make_data")
+    if data.x.shape[0] == 0:
+        raise ValueError("data.x has 0 rows; nothing can be fitted to no data")
     n = data.x.shape[0]
     if np.ndim(data.y) == 0 or data.y.shape[0] != n:
         raise ValueError(f"data.x has {n} rows but data.y has shape {np.shape(data.y)}")

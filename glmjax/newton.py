@@ -7,8 +7,8 @@ from jax import Array
 
 from .data import Data
 from .irls import newton_solution
-from .linear import make_task
-from .losses import Sums, deviance, with_dispersion
+from .linear import as_fit, make_task
+from .losses import deviance
 from .models import Model, check_problem, glm, init
 from .overdispersion import at_alpha, overdispersed_solution
 from .predictors import Dense, Linear
@@ -68,22 +68,7 @@ def fit_newton(
         fitted = at_alpha(fitted, alpha)
     else:
         solution = newton_solution(task)
-    zero = jnp.zeros_like(solution.deviance)
-    return Fit(
-        model=with_dispersion(fitted, task.data, Sums(zero, solution.deviance, zero)),
-        params=solution.params,
-        loss=solution.loss,
-        optimality=solution.optimality,
-        steps=solution.steps,
-        passes=solution.passes,
-        status=solution.status,
-        rcond=solution.rcond,
-        aliased=solution.aliased,
-        infinite=solution.infinite,
-        l1=jnp.zeros((), data.x.dtype),
-        l2=jnp.asarray(l2, data.x.dtype),
-        history=None,
-    )
+    return as_fit(fitted, task.data, solution, 0.0, l2)
 
 
 def null_deviance(model: Model, data: Data) -> Array:

@@ -23,9 +23,9 @@ from .columns import Columns, bias_marks, measure, standardize, to_params, to_th
 from .data import Data, clean, row_weight
 from .factors import Penalty
 from .implicit import implicit_tangent, without_tangent
-from .irls import Solution, newton_solution
+from .irls import newton_solution
 from .lanes import rarely
-from .linear import Task, theta_penalty
+from .linear import Solution, Task, theta_penalty
 from .losses import objective, penalty
 from .models import Model, linear_predictor
 from .passes import LinearSums, factor_pass, information_pass
@@ -172,7 +172,7 @@ def overdispersed_solution(task: Task) -> Overdispersed:
     """The fit with alpha estimated; differentiable by the implicit function theorem."""
     base = newton_solution(task._replace(model=at_alpha(task.model, jnp.zeros((), task.data.x.dtype))))
     joint = first_joint_run(task, base)
-    joint = rarely(joint.state.status == ILL, lambda joint: second_joint_run(task, joint), joint)
+    joint = rarely(joint.state.status, ILL, lambda joint: second_joint_run(task, joint), joint)
     return joint_verdict(task, joint)
 
 

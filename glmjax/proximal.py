@@ -1,18 +1,8 @@
-"""Proximal Newton for the elastic net with bounds, for linear models.
+"""`fit_elastic_net`: proximal Newton for the elastic net with bounds, for linear models.
 
     minimize  sum(weight nll) / sum(weight) + sum(l1 |w|) + sum(l2 w^2) / 2,   lower <= w <= upper,  biases free
 
-In standardized columns, with gradient g and information H of the mean loss:
-
-1. start: the quadratic of the family's start, as R's first least squares; or the parameters given.
-2. model: g's + s'(H + damping diag(H))s / 2 plus the penalties and bounds, which stay separable in theta.
-3. inner: sweeps of coordinate descent find which coefficients are 0 or at a bound; one linear system for the others
-   then ends on the model's minimum to rounding, or on the way to it at the first coefficient that becomes 0.
-4. step:  the model's minimum is tried, and kept if the objective has not risen, up to rounding; else more damping.
-5. stop:  where no coefficient has a way downhill: on the largest violation of the conditions of optimality.
-
-Reference: Friedman, Hastie and Tibshirani (2010), Regularization paths for generalized linear models via coordinate
-descent; Lee, Sun and Saunders (2014), Proximal Newton-type methods for minimizing composite functions.
+in standardized columns, in which penalties and bounds stay separable. The steps themselves are those of `descent`.
 """
 
 from typing import Any, NamedTuple
@@ -22,22 +12,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .columns import Columns, bias_marks, measure, raw_gradient, to_params, to_theta
+from .columns import Columns, as_matrix, bias_marks, measure, raw_gradient, to_params, to_theta
 from .data import Data, clean, row_weight
-from .factors import Penalty, factor_by_cholesky, solve
+from .descent import RUNNING, Rules, Terms, point, proximal_init, proximal_run, violation
+from .factors import Penalty
 from .implicit import implicit_tangent, without_tangent
 from .inputs import is_traced
 from .lanes import any_lane
-from .linear import Task, check_penalty, empty_params, endless, entry_status, free_shift, make_task
-from .losses import Sums, objective, with_dispersion
+from .linear import (
+    Solution,
+    Task,
+    as_fit,
+    centered,
+    check_alpha_given,
+    check_penalty,
+    empty_params,
+    endless,
+    entry_status,
+    free_shift,
+    make_task,
+)
+from .losses import objective
 from .models import Model
-from .passes import LinearSums, Point, information_pass
+from .passes import information_pass
 from .predictors import Dense
 from .results import Fit, Status
 from .rows import row_sums
-
-RUNNING = -1
-SWEEPS, ROUNDS = 3, 50  # of coordinate descent before each linear system, and how many such rounds a step may take
 
 
 class Net(NamedTuple):
@@ -49,229 +49,6 @@ class Net(NamedTuple):
     upper: Array
 
 
-class Terms(NamedTuple):
-    """What stands beside the loss, for each coefficient of flat theta, (p k,)."""
-
-    l1: Array
-    l2: Array
-    lower: Array
-    upper: Array
-
-
-class Rules(NamedTuple):
-    """What does not change during a run. `loose` (p, 1): rows of theta that nothing but a convention holds in place
-    when a constant is added to all their classes.
-    """
-
-    terms: Terms
-    loose: Array
-    tol: Array
-    max_steps: Array
-
-
-class ProximalState(NamedTuple):
-    """A run between passes: the best theta so far with its sums, and the trial that the next pass is taken at."""
-
-    theta: Array
-    trial: Array
-    start: Array  # whether the next pass is the first, on the family's start
-    loss: Array
-    deviance: Array
-    gradient: Array
-    system: Array
-    damping: Array
-    decrement: Array
-    residual: Array  # the largest violation at theta
-    steps: Array
-    passes: Array
-    status: Array
-
-
-def violation(terms: Terms, slope: Array, theta: Array) -> Array:
-    """How steeply the objective falls when a coefficient moves either way that its bounds allow; 0 at an optimum.
-
-    `slope` is the derivative of the smooth part, loss and l2.
-    """
-    left = slope + jnp.where(theta > 0, terms.l1, -terms.l1)
-    right = slope + jnp.where(theta >= 0, terms.l1, -terms.l1)
-    downhill = jnp.maximum(jnp.where(theta > terms.lower, left, 0), jnp.where(theta < terms.upper, -right, 0))
-    return jnp.maximum(downhill, 0)
-
-
-def sweep(system: Array, terms: Terms, t: Array, slope: Array) -> tuple[Array, Array]:
-    """Coordinate descent once through all coefficients t; `slope` is the loss's, and kept up to date."""
-
-    def update(j: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
-        t, slope = at
-        row, l1 = system[j], terms.l1[j]
-        pull = row[j] * t[j] - slope[j]
-        curvature = row[j] + terms.l2[j]
-        new = jnp.where(jnp.abs(pull) <= l1, 0, pull - jnp.sign(pull) * l1) / jnp.where(curvature > 0, curvature, 1)
-        new = jnp.where((curvature > 0) | (l1 > 0), jnp.clip(new, terms.lower[j], terms.upper[j]), t[j])
-        return t.at[j].set(new), slope + row * (new - t[j])
-
-    return jax.lax.fori_loop(0, t.shape[0], update, (t, slope))
-
-
-def polish(system: Array, terms: Terms, t: Array, slope: Array) -> Array:
-    """Solve for the coefficients that are not 0 or at a bound, and go there, or as far as their signs and bounds hold.
-
-    Solved for the change, so that the jitter that a singular system needs costs no digits.
-    """
-    p = t.shape[0]
-    free = (t > terms.lower) & (t < terms.upper) & ((t != 0) | (terms.l1 == 0)) & (jnp.diag(system) + terms.l2 > 0)
-    jitter = jnp.asarray(16 * p * jnp.finfo(t.dtype).eps, t.dtype)
-    factor = factor_by_cholesky(system, Penalty(terms.l2, None), jitter, free)
-    move = -solve(factor, slope + terms.l2 * t + terms.l1 * jnp.sign(t))
-    move = jnp.where(jnp.all(jnp.isfinite(move)), move, 0)
-    signed = terms.l1 > 0
-    lower = jnp.where(signed & (t > 0), jnp.maximum(terms.lower, 0), terms.lower)
-    upper = jnp.where(signed & (t < 0), jnp.minimum(terms.upper, 0), terms.upper)
-    end = jnp.where(move < 0, lower, upper)
-    share = jnp.where(move == 0, jnp.inf, (end - t) / jnp.where(move == 0, 1, move))
-    length = jnp.minimum(1, jnp.min(share, initial=jnp.inf))
-    return jnp.where(share <= length, end, t + length * move)
-
-
-def minimize_model(system: Array, gradient: Array, base: Array, terms: Terms, goal: Array, running: Array) -> Array:
-    """The minimum of the quadratic model about `base`, flat, with violations of at most `goal`."""
-
-    def slope_at(t: Array) -> Array:
-        return gradient + system @ (t - base)
-
-    def body(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        t, slope, _, i = state
-        for _ in range(SWEEPS):
-            t, slope = sweep(system, terms, t, slope)
-        t = polish(system, terms, t, slope)
-        slope = slope_at(t)
-        return t, slope, jnp.max(violation(terms, slope + terms.l2 * t, t), initial=0), i + 1
-
-    def unfinished(state: tuple[Array, Array, Array, Array]) -> Array:
-        return running & (state[2] > goal) & (state[3] < ROUNDS)
-
-    t = jnp.clip(base, terms.lower, terms.upper)
-    first = (t, slope_at(t), jnp.full((), jnp.inf, t.dtype), jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(unfinished, body, first)[0]
-
-
-def proximal_init(theta: Array, status: Array, start: bool) -> ProximalState:
-    """The state before the first pass, at theta (p, k) or where `start` at the family's start."""
-    p, dtype = theta.size, theta.dtype
-    zero, infinity, none = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype), jnp.zeros((), jnp.int32)
-    return ProximalState(
-        theta=theta,
-        trial=theta,
-        start=jnp.asarray(start),
-        loss=infinity,
-        deviance=zero,
-        gradient=jnp.zeros(p, dtype),
-        system=jnp.zeros((p, p), dtype),
-        damping=zero,
-        decrement=infinity,
-        residual=infinity,
-        steps=none,
-        passes=none,
-        status=status,
-    )
-
-
-def proximal_step(rules: Rules, state: ProximalState, sums: LinearSums, bias: Array) -> ProximalState:
-    """Take in the sums of a pass at `state.trial`; the state with the next trial. `bias` (p, k) marks the bias."""
-    terms, shape, dtype = rules.terms, state.theta.shape, state.theta.dtype
-    eps = jnp.finfo(dtype).eps
-
-    # What the pass found, as means over the rows.
-    total = jnp.where(sums.weight > 0, sums.weight, 1)
-    flat = state.trial.reshape(-1)
-    gradient, system, size = sums.score / total, sums.system / total, jnp.maximum(sums.size / total, 1)
-    loss = sums.nll / total + jnp.sum(terms.l1 * jnp.abs(flat) + 0.5 * terms.l2 * flat**2)
-    finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(system))
-    # Without slack lanes would backtrack on rounding at the optimum; steps whose gain is less than the rounding of the
-    # loss are taken on trust, since the gradient still tells.
-    slack = 16 * eps * size
-    slack = jnp.where(state.decrement**2 <= slack, 1e4 * slack, slack)
-    accepted = finite & (state.start | (loss <= state.loss + slack))
-    damping = jnp.where(state.damping > 1e-4, state.damping / 10, 0)
-    damping = jnp.where(accepted, damping, jnp.maximum(10 * state.damping, 1e-3))
-    gradient, system = jnp.where(accepted, gradient, state.gradient), jnp.where(accepted, system, state.system)
-
-    # The quadratic of a start is one about 0, and what is violated there says nothing of convergence.
-    base = jnp.where(state.start & accepted, 0, jnp.where(accepted, flat, state.theta.reshape(-1)))
-    residual = jnp.max(violation(terms, gradient + terms.l2 * base, base), initial=0) / size
-    goal = jnp.maximum(jnp.minimum(0.1, residual) * residual, 0.25 * rules.tol) * size
-    damped = system + jnp.diag(damping * jnp.diag(system))
-    t = minimize_model(damped, gradient, base, terms, goal, state.status == RUNNING)
-    move = t - base
-    decrement = jnp.sqrt(jnp.maximum(move @ (system @ move), 0))
-    next_trial = t.reshape(shape)
-    next_trial = next_trial - jnp.where(rules.loose, jnp.mean(next_trial, axis=1, keepdims=True), 0)
-
-    # A start that is not finite, or a first trial outside the link's domain: go on from the bias alone, then from 0.
-    pull = -gradient / jnp.where(jnp.diag(system) > 0, jnp.diag(system), 1)
-    null = jnp.clip(jnp.where(bias.reshape(-1) & finite, pull, 0), terms.lower, terms.upper).reshape(shape)
-    lost = ~accepted & ~jnp.isfinite(state.loss)
-    theta = jnp.where(state.start, null, jnp.where(accepted, state.trial, state.theta))
-    trial = jnp.where(lost, jnp.where(state.start, null, state.theta), next_trial)
-
-    # No loss is left to gain, yet rows keep moving by steps of one: their losses have no minimum. Columns are at most
-    # 1 in size, so that a small sum says without a pass that no row will move.
-    level = jnp.sqrt(eps)
-    known = accepted & ~state.start
-    moved_before = jnp.isfinite(state.loss)
-    at_rest = (moved_before & (sums.reach <= 0.1)) | (jnp.sum(jnp.abs(next_trial - base.reshape(shape))) <= 0.1)
-    separated = accepted & (sums.reach > 0.1) & (state.decrement <= level) & (decrement <= level)
-    separated &= decrement > 0.3 * state.decrement
-    floor = (residual <= 64 * rules.tol) & (residual > 0.5 * state.residual)
-    converged = known & at_rest & ((residual <= rules.tol) | floor)
-
-    steps = state.steps + jnp.where(state.start, 0, 1)
-    status = jnp.where(steps >= rules.max_steps, Status.MAX_STEPS, RUNNING)
-    nowhere = lost & ~state.start & jnp.all(state.trial == state.theta)
-    status = jnp.where(nowhere | (damping > 1e12), Status.NONFINITE, status)
-    status = jnp.where(separated, Status.SEPARATED, status)
-    status = jnp.where(converged, Status.CONVERGED, status)
-    return ProximalState(
-        theta=theta,
-        trial=trial,
-        start=jnp.zeros_like(state.start),
-        loss=jnp.where(known, loss, state.loss),
-        deviance=jnp.where(known, sums.deviance, state.deviance),
-        gradient=gradient,
-        system=system,
-        damping=jnp.where(lost, 0, damping),
-        decrement=jnp.where(known, decrement, state.decrement),
-        residual=jnp.where(known, residual, state.residual),
-        steps=steps,
-        passes=state.passes + 1,
-        status=status.astype(jnp.int32),
-    )
-
-
-def proximal_run(rules: Rules, state: ProximalState, model: Model, columns: Columns, data: Data) -> ProximalState:
-    """Steps until every lane has ended, the passes taken from memory."""
-    bias = bias_marks(columns, state.theta)
-
-    def body(state: ProximalState) -> ProximalState:
-        at = Point(state.trial, state.trial - state.theta, state.start)
-        return proximal_step(rules, state, information_pass(model, columns, data, at), bias)
-
-    return jax.lax.while_loop(lambda state: state.status == RUNNING, body, state)
-
-
-class Solution(NamedTuple):
-    """What `Fit` says of one lane."""
-
-    params: Dense
-    loss: Array
-    deviance: Array
-    optimality: Array
-    steps: Array
-    passes: Array
-    status: Array
-    infinite: Dense
-
-
 def measure_net(net: Net) -> Columns:
     """Standardized columns in which penalties and bounds stay separable: without a bias nothing is centered."""
     return measure(net.task.data, net.task.model.predictor.bias, jnp.asarray(True))  # type: ignore[union-attr]
@@ -279,7 +56,7 @@ def measure_net(net: Net) -> Columns:
 
 def per_theta(columns: Columns, w: Array, fill: float) -> Array:
     """A number for each of w as one for each of theta, (p, k); biases have `fill`."""
-    w = w.reshape(w.shape[0], -1)
+    w = as_matrix(w)
     bias = columns.constant is None
     return jnp.concatenate([jnp.full((1, w.shape[1]), fill, w.dtype), w]) if bias else w
 
@@ -294,13 +71,7 @@ def theta_terms(net: Net, columns: Columns) -> Terms:
     return Terms(*(part.reshape(-1) for part in parts))
 
 
-def centered(net: Net, params: Dense) -> Dense:
-    """The parameters with biases of K logits that sum to 0."""
-    if params.b is None or not free_shift(net.task.model):
-        return params
-    return params._replace(b=params.b - jnp.mean(params.b))
-
-
+@jax.jit
 def solve_net(net: Net) -> Solution:
     """The run from memory, and the verdict."""
     task = net.task
@@ -317,10 +88,13 @@ def solve_net(net: Net) -> Solution:
     valid = jnp.all((net.l1 >= 0) & jnp.isfinite(net.l1) & (net.lower <= net.upper))
     status = jnp.where(valid, status, Status.INVALID_INPUT).astype(jnp.int32)
     rules = Rules(terms, loose, task.tol, task.max_steps)
-    state = proximal_run(rules, proximal_init(theta, status, task.params is None), model, columns, data)
+    start = proximal_init(theta, status, task.params is None)
+    state = proximal_run(
+        rules, start, bias_marks(columns, theta), lambda state: information_pass(model, columns, data, point(state))
+    )
 
     theta, flat = state.theta, state.theta.reshape(-1)
-    params = centered(net, to_params(columns, theta, like))
+    params = centered(model, to_params(columns, theta, like))
     low, high = flat <= terms.lower, flat >= terms.upper
     at_lower, at_upper = (mark.reshape(theta.shape)[columns.constant is None :] for mark in (low, high))
     w = jnp.where(at_lower.reshape(like.w.shape), net.lower, params.w)  # exactly, whatever rounding made of it
@@ -332,7 +106,7 @@ def solve_net(net: Net) -> Solution:
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), like)
 
     def limits() -> Dense:
-        at = Point(theta, state.trial - theta, jnp.asarray(False))
+        at = point(state)
         moved = information_pass(model, columns, data, at).reach
         held = low | high | (jnp.isfinite(terms.lower) & jnp.isfinite(terms.upper))
         gauge = jnp.kron(jnp.eye(len(theta)), jnp.ones((1, theta.shape[1]))).astype(theta.dtype)
@@ -355,7 +129,7 @@ def solve_net(net: Net) -> Solution:
 @jax.custom_jvp
 def net_solution(net: Net) -> Solution:
     """`solve_net`, differentiable by the implicit function theorem where the set of zeros and bounds stays as it is."""
-    return jax.jit(solve_net)(net)
+    return solve_net(net)
 
 
 @net_solution.defjvp
@@ -389,11 +163,11 @@ def _net_tangent(primals: tuple[Net], tangents: tuple[Net]) -> tuple[Solution, S
         flat_rows = jnp.all(free & (ridge == 0), axis=1) & (jnp.abs(jnp.sum(pull, axis=1)) <= 1e-12)
         k = theta.shape[1]
         rows = jnp.kron(jnp.eye(len(theta)), jnp.ones((1, k)) / np.sqrt(k)).astype(theta.dtype)
-        gauge = rows * flat_rows[:, None]
+        gauge = jnp.where(flat_rows[:, None], rows, 0)
     flat = theta.reshape(-1)
     tangent = implicit_tangent(lambda *at: f(*at)[0], flat, inputs, moves, free.reshape(-1), gauge)
     _, (loss, deviance) = jax.jvp(f, (flat, *inputs), (tangent, *moves))
-    turned = centered(net, to_params(columns, (tangent + held).reshape(theta.shape), like))
+    turned = centered(task.model, to_params(columns, (tangent + held).reshape(theta.shape), like))
     return solution, without_tangent(solution)._replace(params=turned, loss=loss, deviance=deviance)
 
 
@@ -424,7 +198,7 @@ def _bound(value: Any, name: str, like: Array, fill: float) -> Array:
         raise ValueError(
             f"{name} must be one number or broadcast to the shape {like.shape} of w, got {np.shape(value)}"
         )
-    if not is_traced(value) and np.any(~(np.asarray(value) != -fill)):
+    if not is_traced(value) and np.any(np.isnan(value) | (np.asarray(value) == -fill)):
         raise ValueError(f"{name} must be numbers, {fill} for no bound, got {value}")
     return jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape)
 
@@ -472,13 +246,14 @@ def fit_elastic_net(
         parameters, over max(1, |loss|).
 
     Raises:
-        ValueError: a penalty that is negative, infinite or of another shape, `lower` above `upper`, an MLP, shapes
-            that do not fit.
+        ValueError: a penalty that is negative, infinite or of another shape, `lower` above `upper`, an MLP, an alpha
+            that is to be estimated, shapes that do not fit.
 
     Reference: Friedman, Hastie and Tibshirani (2010), Regularization paths for generalized linear models via
     coordinate descent, Journal of Statistical Software 33.
     """
     task = make_task(model, data, params, l2, tol, max_steps, default_tol=1024.0)
+    check_alpha_given(model)
     check_penalty(l1, "l1", task.l2.shape)
     low, high = _bound(lower, "lower", task.l2, -np.inf), _bound(upper, "upper", task.l2, np.inf)
     if not is_traced(low, high) and np.any(np.asarray(low > high)):
@@ -490,19 +265,4 @@ def fit_elastic_net(
         spread = deviations(task.data).reshape(-1, *[1] * (sparse.ndim - 1))
         sparse, task = sparse * spread, task._replace(l2=task.l2 * spread**2)
     solution = net_solution(Net(task, sparse, low, high))
-    zero = jnp.zeros_like(solution.deviance)
-    return Fit(
-        model=with_dispersion(task.model, task.data, Sums(zero, solution.deviance, zero)),
-        params=solution.params,
-        loss=solution.loss,
-        optimality=solution.optimality,
-        steps=solution.steps,
-        passes=solution.passes,
-        status=solution.status,
-        rcond=None,
-        aliased=None,
-        infinite=solution.infinite,
-        l1=jnp.asarray(l1, data.x.dtype),
-        l2=jnp.asarray(l2, data.x.dtype),
-        history=None,
-    )
+    return as_fit(task.model, task.data, solution, l1, l2)

@@ -45,21 +45,26 @@ _SENTENCES = {
     "learning_rate) or the features are on very different scales (standardize x)",
     Status.INVALID_TARGET: "a target, of the data or of the validation data, is outside the family's support; nothing "
     "was fitted; make_data(..., family=family) names the row",
-    Status.INVALID_INPUT: "x or the offset is not finite, a weight is negative or all are 0, or a number such as "
-    "learning_rate or l2 is out of range; nothing was fitted; outside of jit and vmap the error names which",
+    Status.INVALID_INPUT: "x or the offset is not finite, the square of an x overflows, a weight is negative or all "
+    "are 0, a precision is not above 0, or a number such as learning_rate or l2 is out of range; nothing was fitted; "
+    "outside of jit and vmap make_data, or the fit, names which",
     Status.CONVERGED: "the optimum was found",
     Status.MAX_STEPS: "the optimum was not reached in max_steps; see fit.optimality for what is left of the gradient; "
     "raise max_steps, give better params to start from, or add l2",
     Status.SEPARATED: "there is no maximum-likelihood estimate: some rows are fitted perfectly in the limit, "
-    "and the coefficients marked in fit.infinite go to infinity (the others are right); usual causes are a feature that "
-    "predicts a class, a class or group without events, or one class only; add l2, drop the marked features, or add "
-    "data; check_separation(model, data) names the rows",
+    "and the coefficients marked in fit.infinite go to infinity (the others are right); usual causes are a feature "
+    "that predicts a class, a class or group without events, or one class only; add l2 (which leaves the bias free), "
+    "drop the marked features, or add data; check_separation(model, data) names the cause and the rows",
     Status.RANK_DEFICIENT: "some columns of x are combinations of columns before them (or of the bias), or there are "
     "fewer rows than columns: the coefficients marked in fit.aliased are set to 0; predictions are right; drop those "
     "columns or add l2",
     Status.BOUNDARY: "alpha is estimated as 0: the counts are not overdispersed, and the fit is the Poisson one; use "
     "poisson()",
 }
+_BIAS_ALONE = (
+    "there is no maximum-likelihood estimate: the bias goes to infinity (the others are right), since y has one class, "
+    "lacks a class, or has counts of 0 only; l2 leaves the bias free: add rows of the missing kind, or drop the class"
+)
 
 
 class History(NamedTuple):
@@ -125,22 +130,31 @@ def check(fit: Fit) -> Fit:
 def _sentence(fit: Fit, ended: Status) -> str:
     status = np.asarray(fit.status)
     if status.ndim == 0:
-        marks = {Status.SEPARATED: ("infinite", fit.infinite), Status.RANK_DEFICIENT: ("aliased", fit.aliased)}
-        name, marked = marks.get(ended, ("", None))
-        which = "" if marked is None else f" ({name}: {_names(marked)})"
-        measure = f" (optimality {float(fit.optimality):.1e})" if ended == Status.MAX_STEPS else ""
-        return f"the fit ended {ended.name}{which}{measure}: {ended.sentence}"
+        found, sentence = "", ended.sentence
+        if ended == Status.MAX_STEPS:
+            found = f" (optimality {float(fit.optimality):.1e})"
+        elif ended == Status.RANK_DEFICIENT and fit.aliased is not None:
+            w, b = np.asarray(fit.aliased.w), fit.aliased.b
+            dependent = [bool(np.any(row)) for row in w] + ([] if b is None else [bool(np.any(np.asarray(b)))])
+            rank = f"rank {len(dependent) - sum(dependent)} of {len(dependent)}"
+            found = f" ({rank}, aliased: {_names(fit.aliased)})"
+        elif ended == Status.SEPARATED and fit.infinite is not None:
+            found = f" (infinite: {_names(fit.infinite, fit.params)})"
+            if fit.infinite.b is not None and np.any(fit.infinite.b) and not np.any(fit.infinite.w):
+                sentence = _BIAS_ALONE
+        return f"the fit ended {ended.name}{found}: {sentence}"
     lanes = [tuple(map(int, index)) if status.ndim > 1 else int(index[0]) for index in np.argwhere(status == ended)]
     some = ", ".join(map(str, lanes[:10])) + (", ..." if len(lanes) > 10 else "")
     return f"{len(lanes)} of {status.size} fits ended {ended.name} (lanes {some}): {ended.sentence}"
 
 
-def _names(marks: Any) -> str:
-    """The coefficients that are marked, as "b, w[3]": up to ten."""
-    w, b = np.asarray(marks.w), marks.b
-    names = [] if b is None else [("b", index) for index in np.argwhere(np.asarray(b))]
-    names += [("w", index) for index in np.argwhere(w)]
-    texts = [name + (f"[{', '.join(map(str, index))}]" if len(index) else "") for name, index in names]
+def _names(marks: Any, params: Any = None) -> str:
+    """The coefficients that are marked, up to ten: "b, w[3]"; given params, with the bias they have come to."""
+    texts = []
+    for name, part in (("b", marks.b), ("w", marks.w)):
+        for index in np.argwhere(np.asarray(part if part is not None else [])):
+            value = "" if params is None or name == "w" else f" = {np.asarray(params.b)[tuple(index)]:.3g}"
+            texts.append(name + (f"[{', '.join(map(str, index))}]" if len(index) else "") + value)
     return ", ".join(texts[:10]) + (", ..." if len(texts) > 10 else "")
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from .data import Data
+from .data import Data, valid_rows
 from .inputs import check_count, check_key, check_number, is_traced
 from .minibatches import check_order
 from .models import Model, check_params, check_problem, in_dtype
@@ -80,18 +80,11 @@ def make_settings(
 
 def valid(settings: Settings, data: Data) -> Array:
     """Whether all numbers are in range, as the host has checked where it could see them; rows of weight 0 aside."""
-    rows = jnp.all(jnp.isfinite(data.x), axis=1)
-    weight = jnp.ones(rows.shape, data.x.dtype) if data.weight is None else data.weight
-    if data.offset is not None:
-        rows &= jnp.isfinite(data.offset)
-    if data.precision is not None:
-        rows &= (data.precision > 0) & jnp.isfinite(data.precision)
-    weights = jnp.all(weight >= 0) & jnp.any(weight > 0) & jnp.all(jnp.isfinite(weight))
     rate, l2 = settings.learning_rate, settings.l2
     numbers = (rate > 0) & jnp.isfinite(rate) & (l2 >= 0) & jnp.isfinite(l2)
     if settings.patience is not None:
         numbers &= settings.patience >= 1
-    return jnp.all(rows | (weight == 0)) & weights & numbers
+    return valid_rows(data) & numbers
 
 
 def check_run(

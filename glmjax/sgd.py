@@ -273,7 +273,7 @@ def _finish(state: SGDState, data: Data, history: History | None) -> Fit:
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(gradient)]))
     ended_well = (state.status == Status.COMPLETED) | (state.status == Status.STOPPED_EARLY)
     return Fit(
-        model=with_dispersion(settings.model, data, sums),
+        model=with_dispersion(settings.model, data, sums.deviance),
         params=params,
         loss=loss,
         optimality=largest / jnp.maximum(1, jnp.abs(loss)),

@@ -142,7 +142,7 @@ def newton_step(
     # Secant pairs serve where the system is not the Hessian: one from a sample, or Fisher's near the optimum.
     move = jnp.stack([(state.trial - state.theta).reshape(-1), moved])
     slow = (sums.reach <= 0.1) & (state.rate > 0.2) & (state.rate < 1) & fresh
-    pairs = jnp.where(accepted & (~fresh | slow), jnp.roll(state.pairs, -1, axis=1).at[:, -1].set(move), 0)
+    pairs = jnp.where(accepted & (~fresh | slow), jnp.concatenate([state.pairs[:, 1:], move[:, None]], axis=1), 0)
     pairs = jnp.where(jnp.isfinite(state.loss) & (not orthogonal), pairs, 0)
     step = quasi_newton(factor, pairs, score)
     decrement = jnp.sqrt(jnp.maximum(score @ step, 0))
@@ -161,7 +161,8 @@ def newton_step(
     known = accepted & ~state.start & ~sampled
     converged = known & (damping == 0) & ~endless & (small | floor | (decrement <= eps**2))
 
-    # At the start theta is the bias alone, a mean of the start: the fallback for a first trial outside the domain.
+    # At the start theta is the bias alone, a mean of the start: the fallback for a first trial outside the domain. That
+    # of a start that is not finite is 0.
     diagonal = (jnp.sum(system**2, axis=0) if orthogonal else jnp.diag(system)) + penalty.diagonal
     null = jnp.where(bias, (-score / jnp.where(diagonal > 0, diagonal, 1)).reshape(shape), 0)
     lost = ~accepted & ~jnp.isfinite(state.loss)
@@ -170,7 +171,7 @@ def newton_step(
 
     steps = state.steps + jnp.where(state.start | sampled, 0, 1)
     status = jnp.where(steps >= rules.max_steps, Status.MAX_STEPS, RUNNING)
-    nowhere = lost & (state.start | jnp.all(state.trial == state.theta))
+    nowhere = lost & ~state.start & jnp.all(state.trial == state.theta)
     status = jnp.where(nowhere | (damping > 1e12), Status.NONFINITE, status)
     status = jnp.where(converged, Status.CONVERGED, status)
     status = jnp.where(accepted & endless & (decrement <= max(level, 1e-6)), Status.SEPARATED, status)

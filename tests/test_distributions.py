@@ -1,6 +1,7 @@
 """Every family with every link against the textbook in 130 digits (`oracle`), in both tails and both precisions."""
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,8 @@ import oracle
 import pytest
 from oracle import D
 from table import CASES, MEANS
+
+import glmjax as gj
 
 ROWS = 512  # every call has this many, so that a family compiles once a precision
 ULPS = 16  # of rounding that eta and the target may be thought to have
@@ -180,3 +183,29 @@ def test_a_row_of_the_table(name):
     check_means(case, case.numbers[0])
     if case.row(case.numbers[0]).log_density is not None:
         check_moments(case, case.numbers[0])
+
+
+# a family of your own ------------------------------------------------------------------------------------------------
+
+
+def geometric_nll(family, eta, y):
+    """Failures before the first success, with mean exp(eta)."""
+    return (y + 1) * jax.nn.softplus(eta) - y * eta
+
+
+@pytest.mark.parametrize("solver", [gj.fit_newton, gj.fit_lbfgs, partial(gj.fit_elastic_net, l1=0.01)])
+def test_a_family_of_your_own_is_one_function_and_one_line(solver):
+    """Its mean, information, start and deviance follow; zeros, where the link of the target is infinite, included."""
+    geometric = gj.Family("geometric", "log", gj.Distribution(geometric_nll))
+    k_x, k_y = jax.random.split(jax.random.key(0))
+    same, x = gj.glm(gj.negative_binomial(1.0)), jax.random.normal(k_x, (50, 2))
+    y = gj.sample(same, gj.Dense(jnp.array([0.5, -0.5]), jnp.array(0.0)), x, k_y)
+    assert jnp.any(y == 0)
+    data = gj.make_data(x, y, family=geometric)
+    fit, wanted = (gj.check(solver(model, data)) for model in (gj.glm(geometric), same))
+    for found, value in zip(jax.tree.leaves(fit.params), jax.tree.leaves(wanted.params), strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-9)
+    deviances = (gj.deviance(model, fit.params, data) for model in (gj.glm(geometric), same))
+    np.testing.assert_allclose(*deviances, rtol=1e-12)
+    with pytest.raises(ValueError, match="no distribution to sample from"):
+        gj.sample(gj.glm(geometric), fit.params, x, k_y)

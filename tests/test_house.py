@@ -16,7 +16,22 @@ FLOORS = [
     + ["predictors", "data", "results", "files", "lanes"],
     ["models"],
     ["rows", "losses", "minibatches", "columns", "passes", "factors", "implicit"],
-    ["linear", "steps", "irls", "overdispersion", "newton", "lbfgs", "proximal", "separation", "auto", "settings", "sgd"],
+    [
+        "linear",
+        "steps",
+        "irls",
+        "overdispersion",
+        "newton",
+        "quasinewton",
+        "recession",
+        "lbfgs",
+        "descent",
+        "proximal",
+        "separation",
+        "auto",
+        "settings",
+        "sgd",
+    ],
     ["many", "approximation"],
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms)}
