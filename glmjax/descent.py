@@ -27,9 +27,8 @@ from jax import Array
 
 from .factors import Penalty, factor_by_cholesky, solve
 from .passes import LinearSums, Point
-from .results import Status
+from .results import RUNNING, Status
 
-RUNNING = -1
 MEMORY = 6
 SWEEPS, ROUNDS = 3, 50  # of coordinate descent before each linear system, and how many such rounds a step may take
 

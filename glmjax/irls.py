@@ -16,8 +16,8 @@ from .linear import Solution, Task, as_marks, empty_params, endless, entry_statu
 from .losses import objective
 from .models import Model
 from .passes import factor_pass
-from .results import Status
-from .steps import BLOCK, ILL, RUNNING, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
+from .results import RUNNING, Status
+from .steps import BLOCK, ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
 
 
 class Run(NamedTuple):

@@ -36,9 +36,9 @@ from .losses import Sums, chunk_sums, objective, penalty
 from .models import Model, check_problem
 from .passes import Point, derivatives, score_pass
 from .predictors import Linear
-from .quasinewton import RUNNING, GradientSums, Rules, lbfgs_init, lbfgs_run
+from .quasinewton import GradientSums, Rules, lbfgs_init, lbfgs_run
 from .recession import recedes
-from .results import Fit, Status
+from .results import RUNNING, Fit, Status
 from .rows import chunk_rows, row_fold, row_sums
 
 SHARE = 1000  # of the tolerance: the share of a separated row in the gradient of a run that has converged is below it

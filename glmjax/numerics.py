@@ -12,8 +12,9 @@ from jax import Array
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
-# B_2k / (2k (2k - 1)), k = 1..9: Stirling's series.
+# B_2k / (2k (2k - 1)), k = 1..12: Stirling's series.
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400, 43867 / 244188)
+_STIRLING += (-174611 / 125400, 77683 / 5796, -236364091 / 1506960)
 _SHIFTS = 10  # gamma functions are shifted to an argument above this, where Stirling's series has all digits
 
 
@@ -25,7 +26,7 @@ def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
     return total
 
 
-_EXCESS = tuple(1 / math.factorial(k) for k in range(2, 16))
+_EXCESS = tuple(1 / math.factorial(k) for k in range(2, 19))
 
 
 def expm1_excess(x: Array) -> Array:
@@ -62,11 +63,17 @@ def log1p_shortfall(c: Array) -> Array:
 
 def log1p_expm1_gap(w: Array, t: Array) -> Array:
     """`log1p(w expm1(t)) / w - t`, w from 0 to 1/2 and t not so large that exp(t) overflows; (1 - w) t^2 / 2 near 0."""
+    e = jnp.expm1(t)
     far = t > 0.3
-    near, e = jnp.where(far, 0, t), jnp.expm1(t)
+    large = far & (w * e > 1)
+    near = jnp.where(far, 0, t)
     c = w * jnp.where(far, 0, e)
     small = expm1_excess(near) - jnp.where(far, 0, e) * log1p_shortfall(c)
-    return jnp.where(far, e * log1p_ratio(w * e) - t, small)
+    middle = jnp.where(large, 1, e)
+    # log(1 - w + w exp(t)) is almost linear there
+    v, u = jnp.where(large, w, 1), jnp.where(large, t, 0)
+    linear = (u + jnp.log(v) + jnp.log1p((1 - v) / v * jnp.exp(-u))) / v
+    return jnp.where(far, jnp.where(large, linear, middle * log1p_ratio(w * middle)) - t, small)
 
 
 _EXPM1 = tuple(1 / math.factorial(k) for k in range(1, 17))

@@ -29,9 +29,9 @@ from .linear import Solution, Task, theta_penalty
 from .losses import objective, penalty
 from .models import Model, linear_predictor
 from .passes import LinearSums, factor_pass, information_pass
-from .results import Status
+from .results import RUNNING, Status
 from .rows import chunk_rows, row_fold, row_sums
-from .steps import ILL, RUNNING, NewtonState, Rules, newton_init, newton_run, point
+from .steps import ILL, NewtonState, Rules, newton_init, newton_run, point
 
 
 class Overdispersed(NamedTuple):

@@ -14,7 +14,7 @@ from jax import Array
 
 from .columns import Columns, as_matrix, bias_marks, measure, raw_gradient, to_params, to_theta
 from .data import Data, clean, row_weight
-from .descent import RUNNING, Rules, Terms, point, proximal_init, proximal_run, violation
+from .descent import Rules, Terms, point, proximal_init, proximal_run, violation
 from .factors import Penalty
 from .implicit import implicit_tangent, without_tangent
 from .inputs import is_traced
@@ -36,7 +36,7 @@ from .losses import objective
 from .models import Model
 from .passes import information_pass
 from .predictors import Dense
-from .results import Fit, Status
+from .results import RUNNING, Fit, Status
 from .rows import row_sums
 
 

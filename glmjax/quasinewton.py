@@ -22,9 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .results import Status
-
-RUNNING = -1
+from .results import RUNNING, Status
 
 
 class GradientSums(NamedTuple):
@@ -97,9 +95,9 @@ def trial(state: LBFGSState) -> Array:
     return state.at + state.length * state.direction
 
 
-def two_loop(gradient: Array, moves: Array, turns: Array, curvature: Array) -> Array:
-    """The direction -H g; empty slots, whose curvature is 0, change nothing, and with all of them empty it is -g cut
-    to a length of 1.
+def two_loop(gradient: Array, moves: Array, turns: Array, curvature: Array, initial: Callable[[Array], Array]) -> Array:
+    """H g, H the inverse Hessian about `initial` that the pairs of moves and turns tell; pairs whose curvature is 0
+    change nothing.
     """
 
     def back(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
@@ -113,9 +111,7 @@ def two_loop(gradient: Array, moves: Array, turns: Array, curvature: Array) -> A
 
     pairs = (moves, turns, curvature)
     q, alphas = jax.lax.scan(back, gradient, pairs)
-    known = curvature[0] > 0
-    newest = jnp.where(known, curvature[0] * (turns[0] @ turns[0]), jnp.maximum(1, jnp.linalg.norm(gradient)))
-    return -jax.lax.scan(forth, q / newest, (*pairs, alphas), reverse=True)[0]
+    return jax.lax.scan(forth, initial(q), (*pairs, alphas), reverse=True)[0]
 
 
 def lbfgs_step(rules: Rules, state: LBFGSState, sums: GradientSums) -> LBFGSState:
@@ -162,7 +158,10 @@ def lbfgs_step(rules: Rules, state: LBFGSState, sums: GradientSums) -> LBFGSStat
 
     at = jnp.where(accepted, here, state.at)
     loss, gradient = jnp.where(accepted, loss, state.loss), jnp.where(accepted, gradient, state.gradient)
-    direction = two_loop(gradient, moves, turns, curvature)
+    # About the scale of the newest pair; with none the step is the gradient, cut to a length of 1.
+    newest = curvature[0] * (turns[0] @ turns[0])
+    scale = jnp.where(curvature[0] > 0, newest, jnp.maximum(1, jnp.linalg.norm(gradient)))
+    direction = -two_loop(gradient, moves, turns, curvature, lambda q: q / scale)
     downhill = gradient @ direction
     uphill = ~(downhill < 0)
     direction = jnp.where(uphill, -gradient / jnp.maximum(1, jnp.linalg.norm(gradient)), direction)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
+RUNNING = -1  # of a lane that has not ended: in the states of solvers, never in a `Fit`
+
 
 class Status(IntEnum):
     """How a fit ended, an int32 a lane; `sentence` says what happened, the usual cause and the knob to turn."""

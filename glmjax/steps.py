@@ -16,6 +16,7 @@ Reference: McCullagh and Nelder (1989), Generalized Linear Models; Nocedal and W
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,10 +29,11 @@ from .factors import Factor, Penalty, factor_by_cholesky, factor_by_qr, smallest
 from .lanes import any_lane
 from .models import Model
 from .passes import LinearSums, Point, factor_pass, information_pass, score_pass
-from .results import Status
+from .quasinewton import two_loop
+from .results import RUNNING, Status
 
 SCORE, INFORMATION = 0, 1  # what a pass is asked for
-RUNNING, ILL = -1, -2
+ILL = -2
 MEMORY = 6
 REHEARSALS = 4  # steps on a sample, all but the last of them on a small one
 BLOCK = 512  # rows of x that a sample takes together
@@ -58,7 +60,7 @@ class NewtonState(NamedTuple):
     rehearsal: Array  # how many steps have been rehearsed; REHEARSALS when that is over
     kind: Array  # what the next pass is asked for
     kept: Array  # columns that are independent of those before them
-    pairs: Array  # (2, m, p k): the last moves of theta and of the score
+    pairs: Array  # (2, m, p k): the last moves of theta and of the score, newest first
     loss: Array
     deviance: Array
     score: Array
@@ -142,9 +144,9 @@ def newton_step(
     # Secant pairs serve where the system is not the Hessian: one from a sample, or Fisher's near the optimum.
     move = jnp.stack([(state.trial - state.theta).reshape(-1), moved])
     slow = (sums.reach <= 0.1) & (state.rate > 0.2) & (state.rate < 1) & fresh
-    pairs = jnp.where(accepted & (~fresh | slow), jnp.concatenate([state.pairs[:, 1:], move[:, None]], axis=1), 0)
+    pairs = jnp.where(accepted & (~fresh | slow), jnp.concatenate([move[:, None], state.pairs[:, :-1]], axis=1), 0)
     pairs = jnp.where(jnp.isfinite(state.loss) & (not orthogonal), pairs, 0)
-    step = quasi_newton(factor, pairs, score)
+    step = corrected_step(factor, pairs, score)
     decrement = jnp.sqrt(jnp.maximum(score @ step, 0))
     step = step.reshape(shape)
 
@@ -215,23 +217,12 @@ def newton_step(
     return jax.tree.map(lambda a, b: jnp.where(wrong, a, b), afresh, following)
 
 
-def quasi_newton(factor: Factor, pairs: Array, score: Array) -> Array:
-    """L-BFGS's two loops over the pairs, from the factored information: the step for a score, (p k,)."""
-    moves, changes = pairs
-    products = jnp.sum(moves * changes, axis=1)
-    rho = jnp.where(products > 0, 1 / jnp.where(products > 0, products, 1), 0)
-
-    def back(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        s, y, r = pair
-        a = r * (s @ q)
-        return q - a * y, a
-
-    def forth(step: Array, pair: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
-        s, y, r, a = pair
-        return step + (a - r * (y @ step)) * s, None
-
-    q, a = jax.lax.scan(back, score, (moves, changes, rho), reverse=True)
-    return jax.lax.scan(forth, solve(factor, q), (moves, changes, rho, a))[0]
+def corrected_step(factor: Factor, pairs: Array, score: Array) -> Array:
+    """The step for a score, (p k,): the system's, with what the pairs have to say where their curvature is positive."""
+    moves, turns = pairs
+    products = jnp.sum(moves * turns, axis=1)
+    curvature = jnp.where(products > 0, 1 / jnp.where(products > 0, products, 1), 0)
+    return two_loop(score, moves, turns, curvature, partial(solve, factor))
 
 
 def newton_run(
