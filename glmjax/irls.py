@@ -8,13 +8,21 @@ import jax.numpy as jnp
 from jax import Array
 
 from .columns import Columns, bias_marks, in_range, measure, to_params, to_theta, to_theta_marks
-from .data import Data, clean, valid_rows
+from .data import valid_rows
 from .factors import factor_by_cholesky, factor_by_qr, independent, penalized_rows, reciprocal_condition
-from .implicit import implicit_tangent, without_tangent
+from .implicit import without_tangent
 from .lanes import rarely
-from .linear import Solution, Task, as_marks, empty_params, endless, entry_status, free_shift, theta_penalty
-from .losses import objective
-from .models import Model
+from .linear import (
+    Solution,
+    Task,
+    as_marks,
+    empty_params,
+    endless,
+    entry_status,
+    free_shift,
+    optimum_tangent,
+    theta_penalty,
+)
 from .passes import factor_pass
 from .results import RUNNING, Status
 from .steps import BLOCK, ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
@@ -137,19 +145,6 @@ def newton_solution(task: Task) -> Solution:
 def _newton_tangent(primals: tuple[Task], tangents: tuple[Task]) -> tuple[Solution, Solution]:
     (task,), (moved,) = primals, tangents
     solution = newton_solution(task)
-    columns = jax.lax.stop_gradient(measure(task.data, task.model.predictor.bias, jnp.any(task.l2 > 0)))  # type: ignore[union-attr]
-    like = jax.tree.map(jnp.zeros_like, solution.params)
-    theta = to_theta(columns, solution.params)
-
-    def f(flat: Array, model: Model, data: Data, l2: Array) -> tuple[Array, Array]:
-        loss, sums = objective(model, to_params(columns, flat.reshape(theta.shape), like), clean(data), l2)
-        return loss, sums.deviance
-
-    inputs, moves = (task.model, task.data, task.l2), (moved.model, moved.data, moved.l2)
     free = ~to_theta_marks(solution.aliased).reshape(-1)
-    gauge = theta_penalty(task, columns).gauge
-    flat = theta.reshape(-1)
-    tangent = implicit_tangent(lambda *at: f(*at)[0], flat, inputs, moves, free, gauge)
-    _, (loss, deviance) = jax.jvp(f, (flat, *inputs), (tangent, *moves))
-    params = to_params(columns, tangent.reshape(theta.shape), like)
+    params, loss, deviance = optimum_tangent(task, solution, free, (moved.model, moved.data, moved.l2))
     return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from .columns import Columns, measure, raw_gradient, standardize, to_params, to_theta
 from .data import Data, clean
-from .implicit import implicit_tangent, without_tangent
+from .implicit import without_tangent
 from .inputs import check_count, check_number
 from .lanes import any_lane
 from .linear import (
@@ -30,9 +30,10 @@ from .linear import (
     entry_status,
     free_shift,
     make_task,
+    optimum_tangent,
     theta_penalty,
 )
-from .losses import Sums, chunk_sums, objective, penalty
+from .losses import Sums, chunk_sums, penalty
 from .models import Model, check_problem
 from .passes import Point, derivatives, score_pass
 from .predictors import Linear
@@ -150,19 +151,8 @@ def linear_solution(task: Task, memory: int) -> Solution:
 def _linear_tangent(memory: int, primals: tuple[Task], tangents: tuple[Task]) -> tuple[Solution, Solution]:
     (task,), (moved,) = primals, tangents
     solution = linear_solution(task, memory)
-    columns = jax.lax.stop_gradient(measure(task.data, task.model.predictor.bias, jnp.any(task.l2 > 0)))  # type: ignore[union-attr]
-    like = jax.tree.map(jnp.zeros_like, solution.params)
-    theta = to_theta(columns, solution.params)
-
-    def f(flat: Array, model: Model, data: Data, l2: Array) -> tuple[Array, Array]:
-        loss, sums = objective(model, to_params(columns, flat.reshape(theta.shape), like), clean(data), l2)
-        return loss, sums.deviance
-
-    inputs, moves = (task.model, task.data, task.l2), (moved.model, moved.data, moved.l2)
-    flat, gauge = theta.reshape(-1), theta_penalty(task, columns).gauge
-    tangent = implicit_tangent(lambda *at: f(*at)[0], flat, inputs, moves, jnp.ones(flat.shape, bool), gauge)
-    _, (loss, deviance) = jax.jvp(f, (flat, *inputs), (tangent, *moves))
-    params = centered(task.model, to_params(columns, tangent.reshape(theta.shape), like))
+    free = jnp.ones(solution.params.w.size + (0 if solution.params.b is None else solution.params.b.size), bool)
+    params, loss, deviance = optimum_tangent(task, solution, free, (moved.model, moved.data, moved.l2))
     return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)
 
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .columns import Columns, marked, to_params
-from .data import Data, valid_rows
+from .columns import Columns, marked, measure, to_params, to_theta
+from .data import Data, clean, valid_rows
 from .factors import Penalty
+from .implicit import implicit_tangent
 from .inputs import check_count, check_number, is_traced
-from .losses import targets_supported, with_dispersion
+from .losses import objective, targets_supported, with_dispersion
 from .models import Model, check_params, check_problem, in_dtype
 from .passes import Point, resting_factor
 from .predictors import Dense, Linear
@@ -171,6 +172,30 @@ def centered(model: Model, params: Dense) -> Dense:
     if params.b is None or not free_shift(model):
         return params
     return params._replace(b=params.b - jnp.mean(params.b))
+
+
+@jax.jit
+def optimum_tangent(
+    task: Task, solution: Solution, free: Array, moves: tuple[Model, Data, Array]
+) -> tuple[Dense, Array, Array]:
+    """Tangents of an optimum's parameters, loss and deviance, for those of the model, the data and l2.
+
+    Coefficients of theta, flat, that are not `free` stay where they are.
+    """
+    bias = task.model.predictor.bias  # type: ignore[union-attr]
+    columns = jax.lax.stop_gradient(measure(task.data, bias, jnp.any(task.l2 > 0)))
+    like = jax.tree.map(jnp.zeros_like, solution.params)
+    theta = to_theta(columns, solution.params)
+
+    def f(flat: Array, model: Model, data: Data, l2: Array) -> tuple[Array, Array]:
+        loss, sums = objective(model, to_params(columns, flat.reshape(theta.shape), like), clean(data), l2)
+        return loss, sums.deviance
+
+    flat, inputs = theta.reshape(-1), (task.model, task.data, task.l2)
+    gauge = theta_penalty(task, columns).gauge
+    tangent = implicit_tangent(lambda *at: f(*at)[0], flat, inputs, moves, free, gauge)
+    _, (loss, deviance) = jax.jvp(f, (flat, *inputs), (tangent, *moves))
+    return centered(task.model, to_params(columns, tangent.reshape(theta.shape), like)), loss, deviance
 
 
 def endless(task: Task, columns: Columns, point: Point, kept: Array, reach: Array, penalty: Penalty) -> Dense:

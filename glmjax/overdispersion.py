@@ -89,8 +89,9 @@ def joint_sums(model: Model, columns: Columns, data: Data, orthogonal: bool, sta
         def nll(log_alpha: Array) -> Array:
             return complete_nll(model, jnp.exp(log_alpha), eta, y)
 
-        value, slope = jax.value_and_grad(nll)(log_alpha)
-        return value, jnp.abs(value), slope, jax.grad(jax.grad(nll))(log_alpha)
+        one = jnp.ones_like(log_alpha)
+        (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(nll), (log_alpha,), (one,))
+        return value, jnp.abs(value), slope, curvature
 
     nll, size, slope, curvature = eta_sums(columns, data, theta, 4, row)
     model, at = at_alpha(model, jnp.exp(log_alpha)), at._replace(theta=theta, direction=at.direction[:-1])
@@ -192,8 +193,16 @@ def complete_objective(model: Model, params: Any, alpha: Array, data: Data, l2: 
 def _overdispersed_tangent(primals: tuple[Task], tangents: tuple[Task]) -> tuple[Overdispersed, Overdispersed]:
     (task,), (moved,) = primals, tangents
     found = overdispersed_solution(task)
-    solution, model = found.solution, task.model
-    columns = jax.lax.stop_gradient(measure(task.data, model.predictor.bias, jnp.any(task.l2 > 0)))  # type: ignore[union-attr]
+    params, loss, deviance, alpha = joint_tangent(task, found, (moved.data, moved.l2))
+    solution = without_tangent(found.solution)._replace(params=params, loss=loss, deviance=deviance)
+    return found, Overdispersed(solution, alpha)
+
+
+@jax.jit
+def joint_tangent(task: Task, found: Overdispersed, moves: tuple[Data, Array]) -> tuple[Any, Array, Array, Array]:
+    """Tangents of the parameters, the loss, the deviance and alpha, for those of the data and l2."""
+    solution, model, bias = found.solution, task.model, task.model.predictor.bias  # type: ignore[union-attr]
+    columns = jax.lax.stop_gradient(measure(task.data, bias, jnp.any(task.l2 > 0)))
     like = jax.tree.map(jnp.zeros_like, solution.params)
     theta = to_theta(columns, solution.params)
     flat = jnp.append(theta.reshape(-1), found.alpha)
@@ -209,8 +218,7 @@ def _overdispersed_tangent(primals: tuple[Task], tangents: tuple[Task]) -> tuple
         return loss, sums.deviance
 
     free = jnp.append(~to_theta_marks(solution.aliased).reshape(-1), found.alpha > 0)
-    inputs, moves = (task.data, task.l2), (moved.data, moved.l2)
+    inputs = (task.data, task.l2)
     tangent = implicit_tangent(f, flat, inputs, moves, free, None)
     _, (loss, deviance) = jax.jvp(ends, (flat, *inputs), (tangent, *moves))
-    turned = without_tangent(solution)._replace(params=params_of(tangent), loss=loss, deviance=deviance)
-    return found, Overdispersed(turned, tangent[-1])
+    return params_of(tangent), loss, deviance, tangent[-1]

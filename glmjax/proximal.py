@@ -135,9 +135,17 @@ def net_solution(net: Net) -> Solution:
 @net_solution.defjvp
 def _net_tangent(primals: tuple[Net], tangents: tuple[Net]) -> tuple[Solution, Solution]:
     (net,), (moved,) = primals, tangents
-    solution = net_solution(net)
-    params, columns = solution.params, jax.lax.stop_gradient(measure_net(net))
-    like, theta = jax.tree.map(jnp.zeros_like, params), to_theta(columns, solution.params)
+    solution, task = net_solution(net), moved.task
+    moves = (task.model, task.data, moved.l1, task.l2, moved.lower, moved.upper)
+    params, loss, deviance = net_tangent(net, solution.params, moves)
+    return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)
+
+
+@jax.jit
+def net_tangent(net: Net, params: Dense, moves: tuple) -> tuple[Dense, Array, Array]:
+    """Tangents of the parameters, the loss and the deviance, for those of model, data, l1, l2, lower and upper."""
+    columns = jax.lax.stop_gradient(measure_net(net))
+    like, theta = jax.tree.map(jnp.zeros_like, params), to_theta(columns, params)
     sign = jnp.sign(params.w)
 
     def f(flat: Array, model: Model, data: Data, l1: Array, l2: Array, shift: Array) -> tuple[Array, Array]:
@@ -146,16 +154,16 @@ def _net_tangent(primals: tuple[Net], tangents: tuple[Net]) -> tuple[Solution, S
         return loss + jnp.sum(l1 * sign * at.w), sums.deviance
 
     # Coefficients at a bound move with it, and push the others: `shift` is their tangent.
+    *others, lower, upper = moves
     at_lower, at_upper = params.w == net.lower, params.w == net.upper
-    held = jnp.where(at_lower, moved.lower, 0) + jnp.where(at_upper & ~at_lower, moved.upper, 0)
+    held = jnp.where(at_lower, lower, 0) + jnp.where(at_upper & ~at_lower, upper, 0)
     width = per_theta(columns, jnp.broadcast_to(columns.scale, params.w.T.shape).T, 1)
     held = (per_theta(columns, held, 0) * width).reshape(-1)
     free = ~(at_lower | at_upper) & ((params.w != 0) | (net.l1 == 0))
     free = per_theta(columns, free, True)
 
-    task, away = net.task, moved.task
+    task = net.task
     inputs = (task.model, task.data, net.l1, task.l2, jnp.zeros_like(held))
-    moves = (away.model, away.data, moved.l1, away.l2, held)
     gauge = None
     if free_shift(task.model):
         # Rows of theta along which the objective stays the same when a constant is added to all classes.
@@ -165,10 +173,9 @@ def _net_tangent(primals: tuple[Net], tangents: tuple[Net]) -> tuple[Solution, S
         rows = jnp.kron(jnp.eye(len(theta)), jnp.ones((1, k)) / np.sqrt(k)).astype(theta.dtype)
         gauge = jnp.where(flat_rows[:, None], rows, 0)
     flat = theta.reshape(-1)
-    tangent = implicit_tangent(lambda *at: f(*at)[0], flat, inputs, moves, free.reshape(-1), gauge)
-    _, (loss, deviance) = jax.jvp(f, (flat, *inputs), (tangent, *moves))
-    turned = centered(task.model, to_params(columns, (tangent + held).reshape(theta.shape), like))
-    return solution, without_tangent(solution)._replace(params=turned, loss=loss, deviance=deviance)
+    tangent = implicit_tangent(lambda *at: f(*at)[0], flat, inputs, (*others, held), free.reshape(-1), gauge)
+    _, (loss, deviance) = jax.jvp(f, (flat, *inputs), (tangent, *others, held))
+    return centered(task.model, to_params(columns, (tangent + held).reshape(theta.shape), like)), loss, deviance
 
 
 def deviations(data: Data) -> Array:
