@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
 
 from .distributions import Family
-from .inputs import check_finite, float_dtype, is_traced, largest, per_row, read_array, to_float
+from .inputs import check_finite, checked_features, float_dtype, is_traced, largest, per_row, read_array, to_float
 
 _ENCODE = "encode labels to 0..K-1 with np.unique(labels, return_inverse=True)[1], or make the column numeric"
 
@@ -102,14 +101,16 @@ def make_data(
             _replace(value, inert, filler)
             for value, filler in ((x, 0), (y, None if is_traced(y) else y[counted]), (offset, 0), (precision, 1))
         )
-    if not is_traced(weight):  # any row may be inert where the weights are not known
-        _check_values(x, y, precision, offset, labels, family, dtype)
+    known = not is_traced(weight)  # any row may be inert where the weights are not known
+    features = (checked_features if known and not is_traced(x) else to_float)(x, "x", dtype, labels)
+    if known:
+        _check_values(y, precision, offset, family)
 
     def cast(value: Any, name: str) -> Any:
         return None if value is None else to_float(value, name, dtype)
 
     data = Data(
-        x=to_float(x, "x", dtype, labels),
+        x=features,
         y=cast(y, "y"),
         weight=cast(weight, "weight"),
         offset=cast(offset, "offset"),
@@ -144,17 +145,7 @@ def _replace(value: Any, rows: np.ndarray, filler: Any) -> Any:
     return value
 
 
-def _check_values(
-    x: Any,
-    y: Any,
-    precision: Any,
-    offset: Any,
-    labels: list[str] | None,
-    family: Family | None,
-    dtype: DTypeLike,
-) -> None:
-    if not is_traced(x):
-        check_finite(x, "x", labels, squared=dtype)
+def _check_values(y: Any, precision: Any, offset: Any, family: Family | None) -> None:
     if not is_traced(y):
         check_finite(y, "y")
         if family is not None:

@@ -7,7 +7,9 @@ turn 1e39 into infinity without a word. Traced arrays pass with their shapes che
 import math
 import numbers
 import operator
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -155,15 +157,49 @@ def to_float(array: Any, name: str, dtype: DTypeLike, labels: list[str] | None =
     if is_traced(array) or (isinstance(array, Array) and array.dtype.itemsize <= np.dtype(dtype).itemsize):
         return array.astype(dtype)
     array, dtype = np.asarray(array), np.dtype(dtype)
-    copy = _aligned(array.shape, dtype)
-    with np.errstate(over="ignore"):
-        np.copyto(copy, array, casting="unsafe")
-    if dtype.itemsize < array.dtype.itemsize and not np.isfinite(copy.sum()):
-        overflow = ~np.isfinite(copy)
+    copy, low, high = _copied(array, dtype)
+    if dtype.itemsize < array.dtype.itemsize and not (np.isfinite(low) and np.isfinite(high)):
+        overflow = np.isinf(copy) & np.isfinite(array)
         if overflow.any():
             index = tuple(int(i) for i in np.argwhere(overflow)[0])
             raise _too_large(array[index], name, dtype, _place(index, labels))
     return jax.device_put(copy)
+
+
+def checked_features(array: Any, name: str, dtype: DTypeLike, labels: list[str] | None = None) -> Array:
+    """`check_finite` with squares, and `to_float`; of an array in the host's memory in one pass."""
+    if not isinstance(array, np.ndarray):
+        check_finite(array, name, labels, squared=dtype)
+        return to_float(array, name, dtype, labels)
+    copy, low, high = _copied(array, np.dtype(dtype))
+    if not (-largest(dtype) < low and high < largest(dtype)):
+        check_finite(array, name, labels, squared=dtype)
+    return jax.device_put(copy)
+
+
+BLOCK = 1 << 19  # numbers that are copied and looked at together: in cache still, and few turns for the threads
+
+
+def _copied(array: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float, float]:
+    """A copy in `dtype`, and its lowest and highest number, NaN where there is one; by all cores where it is large."""
+    copy = _aligned(array.shape, dtype)
+    if array.size == 0:
+        return copy, 0.0, 0.0
+    rows = max(1, BLOCK * len(array) // array.size)
+
+    def part(start: int) -> tuple[float, float]:
+        block = copy[start : start + rows]
+        with np.errstate(all="ignore"):
+            np.copyto(block, array[start : start + rows], casting="unsafe")
+            return float(block.min()), float(block.max())
+
+    starts = range(0, len(array), rows)
+    if len(starts) < 8:
+        extremes = [part(start) for start in starts]
+    else:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # NumPy lets go of Python's lock
+            extremes = list(pool.map(part, starts))
+    return copy, float(np.min(extremes)), float(np.max(extremes))
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

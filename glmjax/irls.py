@@ -40,7 +40,7 @@ def sample_of(n: int, p: int) -> tuple[int, int] | None:
     """Which blocks a run on n rows and p coefficients rehearses on: one in so many for the first steps, and for the
     last; None where there is nothing to gain.
     """
-    few, some = max(4096, 20 * p), max(n // 10, 50 * p)
+    few, some = max(2048, 20 * p), max(n // 10, 50 * p)
     return (n // few, n // some) if n >= 5 * some and n * p >= 1_000_000 else None
 
 
@@ -59,7 +59,7 @@ def first_run(task: Task) -> Run:
     n, d = data.x.shape
     sample = sample_of(n, (d + free) * (model.family.n_outputs or 1)) if task.params is None else None
     # A sample tells center and scale well enough, but not whether a column is constant and may stand in for the bias.
-    few, block = (sample[1], BLOCK) if sample and free else (1, None)
+    few, block = (sample[0], BLOCK) if sample and free else (1, None)
     columns = measure(data, free, jnp.any(task.l2 > 0), block, few)
     # Score-only passes standardize in the coefficients: not where the columns are far from 0.
     lazy = (sample is not None) & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)

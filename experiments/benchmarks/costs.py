@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ def floor(problem: Problem, repeats: int) -> dict[str, float]:
         return min(times)
 
     return {"read pass, s": min(lowest(whole), lowest(chunks)), "symmetric product, s": lowest(product)}
+
+
+def split(problem: Problem, tol: float, max_iter: int, repeats: int) -> dict[str, float]:
+    """Median seconds of glmjax's two parts, one after the other and nobody else between: `make_data`, and the fit."""
+    pairs = []
+    for _ in range(repeats + 1):
+        before, data = seconds(lambda: make_data(problem))
+        pairs.append((before, seconds(partial(fit_data, problem.family, data, tol, max_iter))[0]))
+    make, fit = np.median(pairs[1:], axis=0)
+    return {"make_data, s": float(make), "fit, s": float(fit)}
 
 
 def _memory(key: str) -> int:

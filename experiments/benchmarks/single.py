@@ -3,8 +3,8 @@
 Everybody fits the same unpenalized Poisson or logistic regression in float64 to the same tolerance, in whatever form
 they take it; how near they came is then measured alike for all: max|g|, the largest derivative of the mean loss in
 standardized columns, and the loss above the lowest. Who is more than 10 times above the tolerance is marked "not
-reached" and left out of the ratio. Runs are interleaved; peers are raced at all BLAS threads and at one; a first call,
-where glmjax compiles, stands apart.
+reached" and left out of the ratio. Runs are interleaved, each after an untimed one of the same program; peers are raced
+at all BLAS threads and at one; a first call, where glmjax compiles, stands apart.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ..report import (
     save_json,
     say,
 )
-from .costs import floor, fresh_process
+from .costs import floor, fresh_process, split
 from .peers import programs
 from .problems import DESIGNS, FAMILIES, Size, draw
 from .race import Entry, race
@@ -88,6 +88,7 @@ def race_all(options: argparse.Namespace, folder: Path) -> int:
         with progress() as shown:
             entries = race(problem, contestants, options, shown)
         limit = floor(problem, options.repeats)
+        parts = split(problem, options.tol, options.max_iter, options.repeats)
         measured = {"glmjax": fast[:1], "none": [], "all": [program for program in contestants if not program.threads]}
         memory = {
             program.name: fresh_process(program.name, family, design, shape, options.tol, options.max_iter)
@@ -96,7 +97,7 @@ def race_all(options: argparse.Namespace, folder: Path) -> int:
         }
         races.append((f"{family} {shape} {design}", entries))
         show(entries, races[-1][0])
-        figures = tell(entries, limit, memory)
+        figures = tell(entries, limit, parts, memory)
         head = {"family": family, "design": design, "n": shape.n, "d": shape.d}
         records.append(head | figures | {"programs": [entry.record() for entry in entries]})
     summarize(races)

@@ -39,16 +39,19 @@ def show(entries: list[Entry], title: str) -> None:
         say(f"{name} {note}")
 
 
-def tell(entries: list[Entry], limit: dict[str, float], memory: dict[str, dict[str, float]]) -> dict[str, Any]:
+def tell(
+    entries: list[Entry], limit: dict[str, float], parts: dict[str, float], memory: dict[str, dict[str, float]]
+) -> dict[str, Any]:
     """What glmjax did, how far that is from the limit, what memory it takes, and the ratio; the figures for JSON."""
     own, peer = entries[0], best_of(entries[1:])
-    figures: dict[str, Any] = {"limit": limit, "memory": memory}
+    figures: dict[str, Any] = {"limit": limit, "alone": parts, "memory": memory}
     fit = own.fitted.fit if own.fitted else None
     if fit is not None:
         status, passes = gj.Status(int(fit.status)).name, int(fit.passes)
         least = passes * limit["read pass, s"] + limit["symmetric product, s"]
         figures |= {"status": status, "steps": fit.steps, "passes": passes, "least, s": least}
-        say(f"glmjax: {status}, {int(fit.steps)} steps, {passes} passes over x")
+        say(f"glmjax: {status}, {int(fit.steps)} steps, {passes} passes over x; alone {1e3 * parts['make_data, s']:.3g} ms "
+            f"in make_data, which copies x, and {1e3 * parts['fit, s']:.3g} ms in the fit")  # fmt: skip
         line = f"the limit: {passes} reads of x at {1e3 * limit['read pass, s']:.3g} ms and one symmetric product at "
         line += f"{1e3 * limit['symmetric product, s']:.3g} ms are {1e3 * least:.3g} ms in NumPy"
         say(line + (f"; glmjax takes {own.median / least:.1f} times that" if own.reached else ""))
