@@ -24,6 +24,7 @@ from .linear import (
     theta_penalty,
 )
 from .passes import factor_pass
+from .programs import quick_jit
 from .results import RUNNING, Status
 from .steps import BLOCK, ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
 
@@ -51,7 +52,7 @@ def starting_theta(task: Task, columns: Columns) -> Array:
     return theta - jnp.mean(theta, axis=1, keepdims=True) if free_shift(task.model) else theta
 
 
-@jax.jit
+@quick_jit
 def first_run(task: Task) -> Run:
     """Steps from the start, or from the parameters given, to the end, or to where Cholesky fails."""
     model, data = task.model, task.data
@@ -74,7 +75,7 @@ def first_run(task: Task) -> Run:
     return Run(columns, state, conclude(task, columns, state, reciprocal_condition(factor)))
 
 
-@jax.jit
+@quick_jit
 def second_run(task: Task, run: Run) -> Run:
     """Steps by QR from where Cholesky has failed; the first factor decides which columns are dependent."""
     model, data, columns = task.model, task.data, run.columns
@@ -94,7 +95,7 @@ def second_run(task: Task, run: Run) -> Run:
     return jax.tree.map(lambda a, b: jnp.where(ill, a, b), ended, run)
 
 
-@jax.jit
+@quick_jit
 def blame_rows(task: Task, run: Run) -> Run:
     """The run with NONFINITE lanes turned to INVALID_INPUT where it is their rows' fault."""
     status = run.solution.status
@@ -102,7 +103,7 @@ def blame_rows(task: Task, run: Run) -> Run:
     return run._replace(solution=run.solution._replace(status=jnp.where(bad, Status.INVALID_INPUT, status)))
 
 
-@jax.jit
+@quick_jit
 def mark_infinite(task: Task, run: Run) -> Run:
     """The run with the coefficients marked that go to infinity, in lanes that are separated."""
     state = run.state

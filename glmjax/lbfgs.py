@@ -37,6 +37,7 @@ from .losses import Sums, chunk_sums, penalty
 from .models import Model, check_problem
 from .passes import Point, derivatives, score_pass
 from .predictors import Linear
+from .programs import quick_jit
 from .quasinewton import GradientSums, Rules, lbfgs_init, lbfgs_run
 from .recession import recedes
 from .results import RUNNING, Fit, Status
@@ -105,7 +106,7 @@ def bias_start(model: Model, columns: Columns, data: Data, theta: Array) -> Arra
     return theta.at[0].set(jnp.where(jnp.all(jnp.isfinite(bias)), bias, 0))
 
 
-@partial(jax.jit, static_argnums=1)
+@partial(quick_jit, static_argnums=1)
 def solve_linear(task: Task, memory: int) -> Solution:
     """The run of a linear model from memory, and the verdict."""
     model, data = task.model, task.data
@@ -156,7 +157,7 @@ def _linear_tangent(memory: int, primals: tuple[Task], tangents: tuple[Task]) ->
     return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)
 
 
-@partial(jax.jit, static_argnums=1)
+@partial(quick_jit, static_argnums=1)
 def solve_network(task: Task, memory: int) -> Solution:
     """The run of an MLP, and the verdict."""
     model, data = task.model, clean(task.data)

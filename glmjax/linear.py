@@ -16,6 +16,7 @@ from .losses import objective, targets_supported, with_dispersion
 from .models import Model, check_params, check_problem, in_dtype
 from .passes import Point, resting_factor
 from .predictors import Dense, Linear
+from .programs import quick_jit
 from .results import Fit, Status
 
 
@@ -174,7 +175,7 @@ def centered(model: Model, params: Dense) -> Dense:
     return params._replace(b=params.b - jnp.mean(params.b))
 
 
-@jax.jit
+@quick_jit
 def optimum_tangent(
     task: Task, solution: Solution, free: Array, moves: tuple[Model, Data, Array]
 ) -> tuple[Dense, Array, Array]:

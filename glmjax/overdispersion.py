@@ -29,6 +29,7 @@ from .linear import Solution, Task, theta_penalty
 from .losses import objective, penalty
 from .models import Model, linear_predictor
 from .passes import LinearSums, factor_pass, information_pass
+from .programs import quick_jit
 from .results import RUNNING, Status
 from .rows import chunk_rows, row_fold, row_sums
 from .steps import ILL, NewtonState, Rules, newton_init, newton_run, point
@@ -111,7 +112,7 @@ def joint_run(task: Task, joint: Joint, orthogonal: bool) -> Joint:
     return joint._replace(state=newton_run(rules, joint.state, bias, sums_at, orthogonal))
 
 
-@jax.jit
+@quick_jit
 def first_joint_run(task: Task, base: Solution) -> Joint:
     """From the fit at alpha = 0 to the joint optimum; lanes that are not overdispersed end where they are."""
     model, data, family = task.model, task.data, task.model.family
@@ -134,7 +135,7 @@ def first_joint_run(task: Task, base: Solution) -> Joint:
     return joint_run(task, Joint(columns, base, state), orthogonal=False)
 
 
-@jax.jit
+@quick_jit
 def second_joint_run(task: Task, joint: Joint) -> Joint:
     """On by QR from where Cholesky has failed."""
     ill = joint.state.status == ILL
@@ -143,7 +144,7 @@ def second_joint_run(task: Task, joint: Joint) -> Joint:
     return jax.tree.map(lambda a, b: jnp.where(ill, a, b), ended, joint)
 
 
-@jax.jit
+@quick_jit
 def joint_verdict(task: Task, joint: Joint) -> Overdispersed:
     """What the end of a run means; the loss is the objective at the alpha that was found."""
     base, state, columns = joint.base, joint.state, joint.columns
@@ -198,7 +199,7 @@ def _overdispersed_tangent(primals: tuple[Task], tangents: tuple[Task]) -> tuple
     return found, Overdispersed(solution, alpha)
 
 
-@jax.jit
+@quick_jit
 def joint_tangent(task: Task, found: Overdispersed, moves: tuple[Data, Array]) -> tuple[Any, Array, Array, Array]:
     """Tangents of the parameters, the loss, the deviance and alpha, for those of the data and l2."""
     solution, model, bias = found.solution, task.model, task.model.predictor.bias  # type: ignore[union-attr]

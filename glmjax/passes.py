@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from .columns import Columns, standardize
 from .data import Data, clean, row_weight
@@ -105,11 +106,18 @@ def no_sums(p: int, k: int, dtype: jnp.dtype) -> LinearSums:
 
 
 def information_pass(
-    model: Model, columns: Columns, data: Data, point: Point, every: Array | int = 1, chunk: int | None = None
+    model: Model,
+    columns: Columns,
+    data: Data,
+    point: Point,
+    every: Array | int = 1,
+    chunk: int | None = None,
+    product: DTypeLike | None = None,
 ) -> LinearSums:
     """Loss, score and information, and how far the direction reaches; z is made a chunk at a time.
 
-    With `every` above 1 they are those of a sample: every so manieth chunk.
+    With `every` above 1 they are those of a sample: every so manieth chunk. `product` is the dtype in which the
+    information is computed.
     """
     p, k = point.theta.shape
     chunk = chunk_rows(p * k * k) if chunk is None else chunk
@@ -120,10 +128,12 @@ def information_pass(
         both = z @ jnp.concatenate([point.theta, point.direction], axis=1)
         parts = derivatives(model, rows, new, both[:, :k], point.start)
         reach = jnp.max(jnp.where(per_row(parts.weight > 0, both), jnp.abs(both), 0)[:, k:], initial=0)
+        u, h = (part if product is None else part.astype(product) for part in (z, parts.h))
         if k == 1:
-            system = (z * parts.h[:, 0]).T @ z
+            system = (u * h[:, 0]).T @ u
         else:
-            system = jnp.einsum("nkl,np,nq->pkql", parts.h, z, z, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
+            system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
+        system = system.astype(z.dtype)
         return _add(total, _totals(parts, (parts.r.T @ z).T, system, reach))
 
     return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk, every)

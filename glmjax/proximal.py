@@ -36,6 +36,7 @@ from .losses import objective
 from .models import Model
 from .passes import information_pass
 from .predictors import Dense
+from .programs import quick_jit
 from .results import RUNNING, Fit, Status
 from .rows import row_sums
 
@@ -71,7 +72,7 @@ def theta_terms(net: Net, columns: Columns) -> Terms:
     return Terms(*(part.reshape(-1) for part in parts))
 
 
-@jax.jit
+@quick_jit
 def solve_net(net: Net) -> Solution:
     """The run from memory, and the verdict."""
     task = net.task

@@ -9,8 +9,8 @@ In standardized columns z, with score g and information H of the objective (Fish
 
 The step takes sums, never data, so that they may come from memory, from a disk or from a mesh. A system that is too
 ill-conditioned for Cholesky ends the run as ILL; a second one then goes on by QR of the rows. Where there are many
-rows the first steps are rehearsed on a sample of them, whose H serves score-only passes from there on, corrected by
-L-BFGS, as long as they converge fast.
+rows the first steps are rehearsed on a sample of them, whose H, in float32, serves score-only passes from there on,
+corrected by L-BFGS, as long as they converge fast.
 
 Reference: McCullagh and Nelder (1989), Generalized Linear Models; Nocedal and Wright (2006), Numerical Optimization.
 """
@@ -205,7 +205,8 @@ def newton_step(
         return following
 
     # Too ill-conditioned for Cholesky: the same pass again, by QR. After a rehearsal that went wrong, all over again.
-    well = smallest_pivot(factor) > eps**0.6
+    precision = eps if rules.sample is None else float(jnp.finfo(jnp.float32).eps)
+    well = smallest_pivot(factor) > precision**0.6
     ill = accepted & ~sampled & fresh & (damping == 0) & ~well
     again = state._replace(weight=sums.weight, passes=state.passes + 1, status=jnp.full_like(state.status, ILL))
     following = jax.tree.map(lambda a, b: jnp.where(ill, a, b), again, following)
@@ -251,7 +252,7 @@ def memory_sums(rules: Rules, model: Model, columns: Columns, data: Data, state:
     every = jnp.where(any_lane(running & (state.rehearsal == REHEARSALS)), 1, every)
     return jax.lax.cond(
         any_lane(running & (state.kind == INFORMATION)),
-        lambda: information_pass(model, columns, data, at, every, BLOCK),
+        lambda: information_pass(model, columns, data, at, every, BLOCK, jnp.float32),
         lambda: score_pass(model, columns, data, at),
     )
 
