@@ -172,7 +172,7 @@ def blocked_product(r: Array, x: Array) -> Array:
     """r'x, (d,), as a sum over equal blocks of the rows: a CPU's cores share those, and not one long product."""
     n, d = x.shape
     blocks = max(k for k in range(1, 513) if n % k == 0)
-    return jnp.sum(jnp.einsum("bn,bnd->bd", r.reshape(blocks, -1), x.reshape(blocks, -1, d)), axis=0)
+    return jnp.sum(jnp.einsum("bn,bnd->bd", r.reshape(blocks, n // blocks), x.reshape(blocks, n // blocks, d)), axis=0)
 
 
 def factor_pass(model: Model, columns: Columns, data: Data, point: Point) -> Array:

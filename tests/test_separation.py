@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -68,8 +69,8 @@ def certify(model, data, found):
         np.testing.assert_array_equal(rows, moved)  # the certificate is strict in all that can be
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_stored_sets_have_every_row_right(name):
+def stored(name):
+    """Columns of x, counts, and which rows are separated."""
     root = os.environ.get("GLMJAX_DATA")
     if not root:
         pytest.skip("set GLMJAX_DATA to the folder of data sets that holds separation/")
@@ -80,9 +81,49 @@ def test_stored_sets_have_every_row_right(name):
     for key in names:
         if key.startswith("id"):  # fixed effects, one column a level: aliased with the bias, and with one another
             x += [(columns[key] == level).astype(float) for level in np.unique(columns[key])]
-    found = check(POISSON, np.stack(x, axis=1), columns["y"])
-    np.testing.assert_array_equal(found.rows, columns["separated"] == 1)
-    assert found.separated == bool((columns["separated"] == 1).any())
+    return np.stack(x, axis=1), columns["y"], columns["separated"] == 1
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_stored_sets_have_every_row_right(name):
+    x, y, separated = stored(name)
+    found = check(POISSON, x, y)
+    np.testing.assert_array_equal(found.rows, separated)
+    assert found.separated == separated.any()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_solvers_say_so_of_stored_sets(name):
+    """Never CONVERGED; which coefficients go to infinity as the exact check has it, and the limiting deviance."""
+    x, y, separated = stored(name)
+    model, data = gj.glm(POISSON), gj.make_data(x, y)
+    fit = gj.fit_newton(model, data)
+    usable = gj.Status.CONVERGED, gj.Status.RANK_DEFICIENT
+    assert fit.status == gj.Status.SEPARATED if separated.any() else fit.status in usable
+    exact = check_separation(model, data).infinite
+    for found, wanted in zip(jax.tree.leaves(fit.infinite), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    rest = gj.fit_newton(model, data._replace(weight=jnp.asarray(~separated, float)))  # separated rows leave no loss
+    deviances = (
+        gj.deviance(model, f.params, d) for f, d in ((fit, data), (rest, gj.make_data(x, y, weight=~separated)))
+    )
+    assert abs(np.subtract(*map(float, deviances))) < 1e-6
+    for solver in (gj.fit_lbfgs, partial(gj.fit_elastic_net, l1=0.0)) if name == SETS[0] else ():
+        assert solver(model, data).status == gj.Status.SEPARATED
+
+
+@pytest.mark.parametrize("solver", [gj.fit_newton, gj.fit_lbfgs, partial(gj.fit_elastic_net, l1=0.0)])
+@pytest.mark.parametrize(("family", "share"), [(BERNOULLI, 0.5), (POISSON, 0.3)], ids=["bernoulli", "poisson"])
+def test_solvers_and_the_exact_check_agree(family, share, solver):
+    """On small random problems as one batch, some of them separated."""
+    rng = np.random.default_rng(5)
+    xs = rng.integers(-1, 2, (60, 12, 3)).astype(float)
+    ys = (rng.random((60, 12)) < share).astype(float)
+    model, data = gj.glm(family), gj.make_data(xs[0], ys[0])
+    fits = jax.jit(jax.vmap(lambda x, y: solver(model, data._replace(x=x, y=y))))(xs, ys)
+    exact = [check_separation(model, gj.make_data(x, y)).separated for x, y in zip(xs, ys, strict=True)]
+    assert 10 < sum(exact) < 50
+    np.testing.assert_array_equal(fits.status == gj.Status.SEPARATED, exact)
 
 
 def test_complete_separation():
