@@ -12,6 +12,9 @@ from .peers import Fitted, Program
 from .problems import Problem, optimality
 
 MARGIN = 10  # times the tolerance that a program may be off
+# Untimed runs before a timed one. Nobody is to pay for the threads that another left spinning, or for memory that a
+# virtual machine has given back to its host meanwhile: 160 MB then take 300 ms to touch instead of 20.
+WARM_UP = 2
 
 
 class Entry(NamedTuple):
@@ -85,7 +88,8 @@ def race(problem: Problem, contestants: list[Program], options: argparse.Namespa
             entry = running[(i + repeat) % len(running)]
             shown.update(task, seen=entry.program.name)
             call = partial(entry.program.fit, problem, options.tol, options.max_iter)
-            call()  # untimed: nobody pays for the threads that another left spinning, or the memory it gave back
+            for _ in range(WARM_UP):
+                call()
             time, fitted = seconds(call)
             entry.later.append(time if fitted.seconds is None else fitted.seconds)
             shown.advance(task)
