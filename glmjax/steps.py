@@ -214,7 +214,9 @@ def newton_step(
         return following
     afresh = newton_init(jnp.zeros_like(theta), state.status, start=True, rehearse=False)
     afresh = afresh._replace(passes=following.passes)
-    wrong = jnp.where(sampled, ~(accepted & well), lost & (state.passes == 0) & ~state.start)
+    # Nor is one of use that has led far from the optimum, as where a level had no events among its rows.
+    first = (state.passes == 0) & ~state.start
+    wrong = jnp.where(sampled, ~(accepted & well), first & (lost | (decrement > 0.5 * scale)))
     return jax.tree.map(lambda a, b: jnp.where(wrong, a, b), afresh, following)
 
 

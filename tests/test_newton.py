@@ -299,6 +299,17 @@ def test_a_rehearsal_that_goes_wrong_is_not_the_end(many):
     assert np.flatnonzero(twice.aliased.w).tolist() == [5]
 
 
+def test_a_level_without_events_in_the_sample_costs_little(many):
+    """On the sample its coefficient goes to -infinity; the fit starts afresh instead of coming back from there."""
+    x, y = (part.copy() for part in many)
+    x[:, 3] = np.arange(len(x)) % 5 == 0
+    y[(x[:, 3] == 1) & (np.arange(len(x)) // 512 % 10 == 0)] = 0
+    model, data = gj.glm(gj.poisson()), gj.make_data(x, y)
+    fit = gj.check(gj.fit_newton(model, data))
+    assert gradient(model, fit.params, data) < 1e-11
+    assert fit.passes <= 12
+
+
 # alpha ----------------------------------------------------------------------------------------------------------------
 
 
