@@ -249,8 +249,9 @@ def fit_and_show(options: argparse.Namespace, folder: Path) -> int:
     policies, real = load()
     n, claims = len(policies.claims), policies.claims.sum()
     say(f"{n:,} policies, {policies.years.sum():,.0f} years, {claims:,.0f} claims")
-    _, null, _ = fit(np.empty((n, 0)), policies)
-    null_deviance, right = float(null), True
+    offset = np.log(policies.years)
+    bare = gj.make_data(np.empty((n, 0)), policies.claims, family=MODEL.family, offset=offset)
+    null_deviance, right = float(gj.null_deviance(MODEL, bare)), True
     line = f"null deviance {null_deviance:.8f}"
     if real and n == ROWS:
         right = abs(null_deviance - NULL_DEVIANCE) < 1e-7

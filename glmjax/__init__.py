@@ -3,13 +3,14 @@
 from . import files as files
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit
-from .counts import negative_binomial, negative_binomial1, poisson, quasi_poisson
+from .counts import poisson, quasi_poisson
 from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
 from .lbfgs import fit_lbfgs
 from .losses import deviance, log_likelihood, loss
 from .many import fit_seeds
+from .mixtures import negative_binomial, negative_binomial1
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
 from .newton import fit_newton, null_deviance
 from .positives import gamma, inverse_gaussian, tweedie

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+_BLOCK = 1 << 19  # numbers that are copied and looked at together: in cache still, and few turns for the threads
 _CODED = ("category", "categorical", "enum", "dictionary")  # how pandas, polars and Arrow call coded columns
 
 
@@ -177,15 +178,12 @@ def checked_features(array: Any, name: str, dtype: DTypeLike, labels: list[str] 
     return jax.device_put(copy)
 
 
-BLOCK = 1 << 19  # numbers that are copied and looked at together: in cache still, and few turns for the threads
-
-
 def _copied(array: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float, float]:
     """A copy in `dtype`, and its lowest and highest number, NaN where there is one; by all cores where it is large."""
     copy = _aligned(array.shape, dtype)
     if array.size == 0:
         return copy, 0.0, 0.0
-    rows = max(1, BLOCK * len(array) // array.size)
+    rows = max(1, _BLOCK * len(array) // array.size)
 
     def part(start: int) -> tuple[float, float]:
         block = copy[start : start + rows]

@@ -13,7 +13,7 @@ from jax import Array
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 # B_2k / (2k (2k - 1)), k = 1..12: Stirling's series.
-_STIRLING: tuple[float, ...] = (
+_STIRLING = (
     1 / 12,
     -1 / 360,
     1 / 1260,
@@ -23,8 +23,10 @@ _STIRLING: tuple[float, ...] = (
     1 / 156,
     -3617 / 122400,
     43867 / 244188,
+    -174611 / 125400,
+    77683 / 5796,
+    -236364091 / 1506960,
 )
-_STIRLING += (-174611 / 125400, 77683 / 5796, -236364091 / 1506960)
 _SHIFTS = 10  # gamma functions are shifted to an argument above this, where Stirling's series has all digits
 
 

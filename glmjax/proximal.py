@@ -142,7 +142,7 @@ def _net_tangent(primals: tuple[Net], tangents: tuple[Net]) -> tuple[Solution, S
     return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)
 
 
-@jax.jit
+@quick_jit
 def net_tangent(net: Net, params: Dense, moves: tuple) -> tuple[Dense, Array, Array]:
     """Tangents of the parameters, the loss and the deviance, for those of model, data, l1, l2, lower and upper."""
     columns = jax.lax.stop_gradient(measure_net(net))

@@ -1,7 +1,8 @@
-"""The problems that tests run over: every row of the GLM table, with data drawn from it."""
+"""The problems that tests run over: every row of the GLM table, with data drawn from it; derivatives of their fits."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import glmjax as gj
 
@@ -36,3 +37,23 @@ def problem(family: str, kind: str = "glm", *, full: bool = False, seed: int = 0
     weight = (jnp.arange(N) % 4).astype(x.dtype) if full else None
     precision = 0.5 + (jnp.arange(N) % 3).astype(x.dtype) if full else None
     return model, params, gj.make_data(x, y, family=model.family, weight=weight, offset=offset, precision=precision)
+
+
+def differences(f, at, direction, step=1e-5):
+    """The central difference of f along a direction."""
+    return (f(at + step * direction) - f(at - step * direction)) / (2 * step)
+
+
+def check_derivatives(value, at, skip=()):
+    """The derivatives of a number by each of its arguments, forward and backward, equal central differences."""
+    value = jax.jit(value)
+    backward = jax.jit(jax.grad(value, argnums=range(len(at))))(*at)
+    forward = jax.jit(lambda at, moves: jax.jvp(value, at, moves)[1])
+    for i, part in enumerate(at):
+        if i in skip:
+            continue
+        direction = jnp.sin(jnp.arange(1.0, part.size + 1)).reshape(part.shape)
+        moves = tuple(direction if j == i else jnp.zeros_like(other) for j, other in enumerate(at))
+        numeric = differences(lambda p, i=i: value(*at[:i], p, *at[i + 1 :]), part, direction)
+        np.testing.assert_allclose(forward(at, moves), numeric, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(jnp.sum(backward[i] * direction), numeric, rtol=1e-7, atol=1e-9)

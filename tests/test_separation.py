@@ -1,6 +1,5 @@
 """`check_separation` against stored sets with the truth per row, cases worked by hand, and two slower oracles."""
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import DATA, needs_data
 from scipy.optimize import linprog
 
 import glmjax as gj
@@ -71,10 +71,7 @@ def certify(model, data, found):
 
 def stored(name):
     """Columns of x, counts, and which rows are separated."""
-    root = os.environ.get("GLMJAX_DATA")
-    if not root:
-        pytest.skip("set GLMJAX_DATA to the folder of data sets that holds separation/")
-    path = Path(root) / "separation" / f"{name}.csv"
+    path = Path(DATA) / "separation" / f"{name}.csv"
     names = path.read_text().splitlines()[0].split(",")
     columns = dict(zip(names, np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).T, strict=True))
     x = [columns[key] for key in names if key.startswith("x")]
@@ -84,6 +81,7 @@ def stored(name):
     return np.stack(x, axis=1), columns["y"], columns["separated"] == 1
 
 
+@needs_data
 @pytest.mark.parametrize("name", SETS)
 def test_stored_sets_have_every_row_right(name):
     x, y, separated = stored(name)
@@ -92,6 +90,7 @@ def test_stored_sets_have_every_row_right(name):
     assert found.separated == separated.any()
 
 
+@needs_data
 @pytest.mark.parametrize("name", SETS)
 def test_solvers_say_so_of_stored_sets(name):
     """Never CONVERGED; which coefficients go to infinity as the exact check has it, and the limiting deviance."""

@@ -13,7 +13,7 @@ from .problems import Problem, optimality
 
 MARGIN = 10  # times the tolerance that a program may be off
 # Untimed runs before a timed one. Nobody is to pay for the threads that another left spinning, or for memory that a
-# virtual machine has given back to its host meanwhile: 160 MB then take 300 ms to touch instead of 20.
+# virtual machine has given back to its host meanwhile, which is slow to touch again.
 WARM_UP = 2
 
 
