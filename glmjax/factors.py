@@ -91,10 +91,25 @@ def smallest_pivot(factor: Factor) -> Array:
 
 
 def reciprocal_condition(factor: Factor) -> Array:
-    """1 / (|R| |R^-1|) of the scaled factor in the 1-norm, columns that are not kept left out."""
-    inverse = jax.scipy.linalg.solve_triangular(factor.upper, jnp.eye(factor.upper.shape[0], dtype=factor.upper.dtype))
+    """1 / (|R| |R^-1|) of the scaled factor in the 1-norm, columns that are not kept left out.
 
-    def norm(a: Array) -> Array:
-        return jnp.max(jnp.sum(jnp.abs(jnp.where(factor.kept[None], a, 0)), axis=0))
+    |R^-1| is Hager's estimate, as in LAPACK's `trcon`: it climbs to the column of R^-1 with the largest norm, and then
+    looks at the next most promising ones.
+    """
+    upper, kept = factor.upper, factor.kept
 
-    return 1 / (norm(factor.upper) * norm(inverse))
+    def inverse(b: Array, trans: int) -> Array:
+        return jnp.where(kept, jax.scipy.linalg.solve_triangular(upper, jnp.where(kept, b, 0), trans=trans), 0)
+
+    def climb(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, seen, largest = state
+        y = inverse(x, 0)
+        slope = jnp.abs(inverse(jnp.where(y < 0, -1, 1).astype(y.dtype), 1))
+        best = jnp.arange(len(x)) == jnp.argmax(jnp.where(seen, -1, slope))
+        return best.astype(x.dtype), seen | best, jnp.maximum(largest, jnp.sum(jnp.abs(y)))
+
+    even = jnp.full(upper.shape[0], 1 / upper.shape[0], upper.dtype)
+    start = (even, jnp.zeros_like(kept), jnp.zeros((), upper.dtype))
+    largest = jax.lax.fori_loop(0, 6, climb, start)[2]
+    columns = jnp.sum(jnp.abs(jnp.where(kept[None], upper, 0)), axis=0)
+    return 1 / (jnp.max(columns) * largest)

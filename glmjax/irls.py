@@ -37,12 +37,12 @@ class Run(NamedTuple):
     solution: Solution
 
 
-def sample_of(n: int, p: int) -> tuple[int, int] | None:
-    """Which blocks a run on n rows and p coefficients rehearses on: one in so many for the first steps, and for the
-    last; None where there is nothing to gain.
+def samples_of(n: int, p: int) -> tuple[int, ...] | None:
+    """The samples that a run on n rows and p coefficients rehearses on, one block in so many for each step; None where
+    there is nothing to gain. The last one's system is to serve many passes, at an optimum that the others have found.
     """
-    few, some = max(2048, 20 * p), max(n // 10, 50 * p)
-    return (n // few, n // some) if n >= 5 * some and n * p >= 1_000_000 else None
+    few, some = n // max(2048, 20 * p), 5
+    return (few, few, min(4 * some, few), some) if n >= max(250 * p, 10_000) and n * p >= 1_000_000 else None
 
 
 def starting_theta(task: Task, columns: Columns) -> Array:
@@ -58,17 +58,17 @@ def first_run(task: Task) -> Run:
     model, data = task.model, task.data
     free = model.predictor.bias  # type: ignore[union-attr]
     n, d = data.x.shape
-    sample = sample_of(n, (d + free) * (model.family.n_outputs or 1)) if task.params is None else None
+    samples = samples_of(n, (d + free) * (model.family.n_outputs or 1)) if task.params is None else None
     # A sample tells center and scale well enough, but not whether a column is constant and may stand in for the bias.
-    few, block = (sample[0], BLOCK) if sample and free else (1, None)
+    few, block = (samples[0], BLOCK) if samples and free else (1, None)
     columns = measure(data, free, jnp.any(task.l2 > 0), block, few)
     # Score-only passes standardize in the coefficients: not where the columns are far from 0.
-    lazy = (sample is not None) & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)
-    rules = Rules(theta_penalty(task, columns), task.tol, task.max_steps, sample, lazy)
+    lazy = (samples is not None) & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)
+    rules = Rules(theta_penalty(task, columns), task.tol, task.max_steps, samples, lazy)
     # What the columns do not show of a bad x ends as NONFINITE, and is named then: no pass is spent on looking for it.
     status = entry_status(task._replace(data=data._replace(x=data.x[:, :0])), RUNNING)
     status = jnp.where(in_range(columns), status, Status.INVALID_INPUT).astype(jnp.int32)
-    start = newton_init(starting_theta(task, columns), status, task.params is None, bool(sample))
+    start = newton_init(starting_theta(task, columns), status, task.params is None, bool(samples))
     bias = bias_marks(columns, start.theta)
     state = newton_run(rules, start, bias, lambda state: memory_sums(rules, model, columns, data, state))
     factor = factor_by_cholesky(state.system, rules.penalty, jnp.zeros_like(state.damping), state.kept)

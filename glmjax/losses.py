@@ -44,7 +44,8 @@ def targets_supported(model: Model, data: Data) -> Array:
     supported = model.family.support(jnp.asarray(data.y).astype(data.x.dtype))
     if data.weight is not None:
         supported |= per_row(data.weight == 0, supported)
-    return jnp.sum((~supported).astype(data.x.dtype)) == 0  # `all` over many rows is compiled as a tree of loops
+    # `all` over many rows is compiled as a tree of loops.
+    return jnp.sum((~supported).astype(jnp.int32), dtype=jnp.int32) == 0
 
 
 def penalty(params: Any, l2: Array) -> Array:

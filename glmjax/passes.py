@@ -128,10 +128,11 @@ def information_pass(
         both = z @ jnp.concatenate([point.theta, point.direction], axis=1)
         parts = derivatives(model, rows, new, both[:, :k], point.start)
         reach = jnp.max(jnp.where(per_row(parts.weight > 0, both), jnp.abs(both), 0)[:, k:], initial=0)
-        u, h = (part if product is None else part.astype(product) for part in (z, parts.h))
         if k == 1:
-            system = (u * h[:, 0]).T @ u
+            u = (square_root(parts.h)[:, 0] * z).astype(product or z.dtype)
+            system = u.T @ u
         else:
+            u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
             system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
         system = system.astype(z.dtype)
         return _add(total, _totals(parts, (parts.r.T @ z).T, system, reach))
@@ -171,7 +172,7 @@ def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> Line
 def blocked_product(r: Array, x: Array) -> Array:
     """r'x, (d,), as a sum over equal blocks of the rows: a CPU's cores share those, and not one long product."""
     n, d = x.shape
-    blocks = max(k for k in range(1, 513) if n % k == 0)
+    blocks = max(k for k in range(1, max(2, n * d // 100_000)) if n % k == 0)
     return jnp.sum(jnp.einsum("bn,bnd->bd", r.reshape(blocks, n // blocks), x.reshape(blocks, n // blocks, d)), axis=0)
 
 
@@ -189,9 +190,9 @@ def factor_pass(model: Model, columns: Columns, data: Data, point: Point) -> Arr
 
 
 def square_root(h: Array) -> Array:
-    """s with s's = h for positive semidefinite h, (n, k, k)."""
+    """s with s's = h, (n, k, k), or where h is not positive semidefinite the part of it that is."""
     if h.shape[1] == 1:
-        return jnp.sqrt(h)
+        return jnp.sqrt(jnp.maximum(h, 0))
     values, vectors = jnp.linalg.eigh(h)
     return jnp.sqrt(jnp.maximum(values, 0))[:, :, None] * jnp.swapaxes(vectors, 1, 2)
 

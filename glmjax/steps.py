@@ -35,19 +35,19 @@ from .results import RUNNING, Status
 SCORE, INFORMATION = 0, 1  # what a pass is asked for
 ILL = -2
 MEMORY = 6
-REHEARSALS = 4  # steps on a sample, all but the last of them on a small one
+REHEARSALS = 4  # steps on samples that grow
 BLOCK = 512  # rows of x that a sample takes together
 
 
 class Rules(NamedTuple):
-    """What does not change during a run: the penalty on theta, when to stop, and the samples of a rehearsal: one block
-    in so many, for the first steps and for the last; None without. `lazy` is whether score-only passes may follow it.
+    """What does not change during a run: the penalty on theta, when to stop, and for each step of a rehearsal its
+    sample, one block in so many; None without. `lazy` is whether score-only passes may follow it.
     """
 
     penalty: Penalty
     tol: Array
     max_steps: Array
-    sample: tuple[int, int] | None
+    samples: tuple[int, ...] | None
     lazy: Array
 
 
@@ -150,10 +150,11 @@ def newton_step(
     decrement = jnp.sqrt(jnp.maximum(score @ step, 0))
     step = step.reshape(shape)
 
-    # How much the next pass would still find: a quadratic rate goes on falling, a linear one does not.
+    # How much the next pass would still find: a quadratic rate goes on falling, that of a sample's system does not.
     measured = jnp.isfinite(state.decrement) & accepted
     rate = jnp.where(measured, decrement / jnp.where(state.decrement > 0, state.decrement, 1), 1)
-    expected = decrement * jnp.where(slow, 1, rate * jnp.minimum(1, jnp.where(measured, rate / state.rate, 1)))
+    falling = jnp.minimum(1, jnp.where(measured & fresh, rate / state.rate, 1))
+    expected = decrement * jnp.where(slow, 1, rate * falling)
     scale, level = jnp.sqrt(size), float(eps) ** 0.5
     # Rows that keep moving by steps of one, while ever less loss is gained: their losses have no minimum.
     endless = measured & (sums.reach > 0.1) & (rate > 0.3)
@@ -205,12 +206,12 @@ def newton_step(
         return following
 
     # Too ill-conditioned for Cholesky: the same pass again, by QR. After a rehearsal that went wrong, all over again.
-    precision = eps if rules.sample is None else float(jnp.finfo(jnp.float32).eps)
+    precision = eps if rules.samples is None else float(jnp.finfo(jnp.float32).eps)
     well = smallest_pivot(factor) > precision**0.6
     ill = accepted & ~sampled & fresh & (damping == 0) & ~well
     again = state._replace(weight=sums.weight, passes=state.passes + 1, status=jnp.full_like(state.status, ILL))
     following = jax.tree.map(lambda a, b: jnp.where(ill, a, b), again, following)
-    if rules.sample is None:
+    if rules.samples is None:
         return following
     afresh = newton_init(jnp.zeros_like(theta), state.status, start=True, rehearse=False)
     afresh = afresh._replace(passes=following.passes)
@@ -246,12 +247,12 @@ def newton_run(
 def memory_sums(rules: Rules, model: Model, columns: Columns, data: Data, state: NewtonState) -> LinearSums:
     """The pass that a state asks for, over rows in memory."""
     at = point(state)
-    if rules.sample is None:
+    if rules.samples is None:
         return information_pass(model, columns, data, at)
     # Lanes rehearse in step; where one of them has had to start afresh all get what it needs.
-    running, few, some = state.status == RUNNING, *rules.sample
-    every = jnp.where(any_lane(running & (state.rehearsal == REHEARSALS - 1)), some, few)
-    every = jnp.where(any_lane(running & (state.rehearsal == REHEARSALS)), 1, every)
+    running, every = state.status == RUNNING, jnp.asarray(rules.samples[0])
+    for step, sample in enumerate((*rules.samples[1:], 1), start=1):
+        every = jnp.where(any_lane(running & (state.rehearsal == step)), sample, every)
     return jax.lax.cond(
         any_lane(running & (state.kind == INFORMATION)),
         lambda: information_pass(model, columns, data, at, every, BLOCK, jnp.float32),
