@@ -7,6 +7,7 @@ from .counts import poisson, quasi_poisson
 from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
+from .information import fisher_information, observed_information
 from .lbfgs import fit_lbfgs
 from .losses import deviance, log_likelihood, loss
 from .many import fit_seeds
@@ -42,6 +43,7 @@ __all__ = [
     "check",
     "check_separation",
     "deviance",
+    "fisher_information",
     "fit",
     "fit_elastic_net",
     "fit_lbfgs",
@@ -61,6 +63,7 @@ __all__ = [
     "negative_binomial1",
     "normal",
     "null_deviance",
+    "observed_information",
     "poisson",
     "predict",
     "quasi_binomial",

@@ -12,9 +12,10 @@ from .peers import Fitted, Program
 from .problems import Problem, optimality
 
 MARGIN = 10  # times the tolerance that a program may be off
-# Untimed runs before a timed one. Nobody is to pay for the threads that another left spinning, or for memory that a
-# virtual machine has given back to its host meanwhile, which is slow to touch again.
-WARM_UP = 2
+# Seconds of untimed runs, two at least, before a timed one. Nobody is to pay for the threads that another left spinning
+# (for a tenth of a second), or for memory that a virtual machine has given back to its host meanwhile, which is slow to
+# touch again.
+WARM_UP = 0.3
 
 
 class Entry(NamedTuple):
@@ -88,8 +89,9 @@ def race(problem: Problem, contestants: list[Program], options: argparse.Namespa
             entry = running[(i + repeat) % len(running)]
             shown.update(task, seen=entry.program.name)
             call = partial(entry.program.fit, problem, options.tol, options.max_iter)
-            for _ in range(WARM_UP):
-                call()
+            warm = [seconds(call)[0], seconds(call)[0]]
+            while sum(warm) < WARM_UP:
+                warm.append(seconds(call)[0])
             time, fitted = seconds(call)
             entry.later.append(time if fitted.seconds is None else fitted.seconds)
             shown.advance(task)

@@ -3,7 +3,7 @@
 Everybody fits the same unpenalized Poisson or logistic regression in float64 to the same tolerance, in whatever form
 they take it; how near they came is then measured alike for all: max|g|, the largest derivative of the mean loss in
 standardized columns, and the loss above the lowest. Who is more than 10 times above the tolerance is marked "not
-reached" and left out of the ratio. Runs are interleaved, each after two untimed ones of the same program; peers are
+reached" and left out of the ratio. Runs are interleaved, each after untimed ones of the same program; peers are
 raced at all BLAS threads and at one; a first call, where glmjax compiles, stands apart.
 """
 
