@@ -1,7 +1,7 @@
 """Lanes of a `vmap`: what the lanes of a batch decide together."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax import Array
 from .inputs import is_traced
 
 Value = TypeVar("Value")
+Function = Callable[..., Any]
 
 
 @jax.custom_batching.custom_vmap
@@ -35,3 +36,29 @@ def rarely(status: Array, ended: int, branch: Callable[[Value], Value], value: V
     if is_traced(status):
         return jax.lax.cond(any_lane(status == ended), branch, lambda value: value, value)
     return branch(value) if np.any(np.asarray(status) == ended) else value
+
+
+def lanewise(build: Callable[[int], Function]) -> Function:
+    """The function `build(lanes)`, built for as many lanes as the surrounding `vmap`s run at once, nested ones
+    multiplied: its chunks can be of a size at which all lanes of one fit the caches.
+    """
+    return _lanewise(build, 1, ())
+
+
+def _lanewise(build: Callable[[int], Function], lanes: int, axes: tuple[Any, ...]) -> Function:
+    """The same, with the axes of the `vmap`s that have been met already, innermost first."""
+
+    @jax.custom_batching.custom_vmap
+    def call(*args: Any) -> Any:
+        function = build(lanes)
+        for in_axes in axes:
+            function = jax.vmap(function, in_axes)
+        return function(*args)
+
+    @call.def_vmap
+    def _batched(axis_size: int, in_batched: list[Any], *args: Any) -> tuple[Any, Any]:
+        in_axes = tuple(jax.tree.map(lambda batched: 0 if batched else None, part) for part in in_batched)
+        out = _lanewise(build, lanes * axis_size, (*axes, in_axes))(*args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call

@@ -7,18 +7,25 @@ For row i, with z its standardized columns and r, h the first derivative and the
 The coefficients theta are (p, k); score and information are flat, (p k,) and (p k, p k).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
 from .columns import Columns, standardize
 from .data import Data, clean, row_weight
 from .inputs import per_row
+from .lanes import lanewise
 from .models import Model
 from .rows import chunk_rows, row_fold
+
+
+WORK = 8  # numbers that a pass computes for a row and lane
 
 
 class LinearSums(NamedTuple):
@@ -120,24 +127,62 @@ def information_pass(
     information is computed.
     """
     p, k = point.theta.shape
-    chunk = chunk_rows(p * k * k) if chunk is None else chunk
 
-    def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
+    def update(columns: Columns, model: Model, point: Point, total: LinearSums, rows: Data, new: Array) -> LinearSums:
         rows = clean(rows)
         z = standardize(columns, rows.x)
         both = z @ jnp.concatenate([point.theta, point.direction], axis=1)
         parts = derivatives(model, rows, new, both[:, :k], point.start)
         reach = jnp.max(jnp.where(per_row(parts.weight > 0, both), jnp.abs(both), 0)[:, k:], initial=0)
+        u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
         if k == 1:
-            u = (square_root(parts.h)[:, 0] * z).astype(product or z.dtype)
-            system = u.T @ u
+            system = weighted_gram(h[:, 0, 0], u)
         else:
-            u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
             system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
-        system = system.astype(z.dtype)
-        return _add(total, _totals(parts, (parts.r.T @ z).T, system, reach))
+        return _add(total, _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach))
 
-    return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk, every)
+    def build(lanes: int) -> Callable[..., LinearSums]:
+        width = p * k * k if lanes == 1 else p * (p + 1) // 2 + WORK * lanes * k * k
+
+        def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
+            step = partial(update, columns, model, point)
+            return row_fold(step, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
+
+        return run
+
+    return lanewise(build)(model, columns, data, point, every)
+
+
+@jax.custom_batching.custom_vmap
+def weighted_gram(h: Array, u: Array) -> Array:
+    """`u' diag(h) u`, (p, p), for h (c,), 0 or more, and u (c, p). Lanes that share u are one matrix product."""
+    v = jnp.sqrt(jnp.maximum(h, 0))[:, None] * u
+    return v.T @ v
+
+
+@weighted_gram.def_vmap
+def _weighted_gram_batched(axis_size: int, in_batched: list[bool], h: Array, u: Array) -> tuple[Array, bool]:
+    if in_batched[1]:
+        return jax.vmap(weighted_gram.fun, (0 if in_batched[0] else None, 0))(h, u), True
+    return shared_gram(h, u), True
+
+
+@jax.custom_batching.custom_vmap
+def shared_gram(h: Array, u: Array) -> Array:
+    """`u' diag(h) u`, (lanes, p, p), for h (lanes, c): h times the products of all pairs of columns, each pair once."""
+    p = u.shape[1]
+    first, second = np.triu_indices(p)
+    place = np.zeros((p, p), np.int32)
+    place[first, second] = place[second, first] = np.arange(len(first))
+    return (h @ (u[:, first] * u[:, second]))[:, place]
+
+
+@shared_gram.def_vmap
+def _shared_gram_batched(axis_size: int, in_batched: list[bool], h: Array, u: Array) -> tuple[Array, bool]:
+    if in_batched[1]:
+        return jax.vmap(shared_gram.fun, (0 if in_batched[0] else None, 0))(h, u), True
+    out = shared_gram(h.reshape(-1, h.shape[-1]), u)
+    return out.reshape(*h.shape[:2], *out.shape[1:]), True
 
 
 def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> LinearSums:
