@@ -24,7 +24,7 @@ from .linear import (
     theta_penalty,
 )
 from .passes import factor_pass
-from .programs import quick_jit
+from .programs import quick_jit, staged
 from .results import RUNNING, Status
 from .steps import BLOCK, ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
 
@@ -134,6 +134,7 @@ def conclude(task: Task, columns: Columns, state: NewtonState, rcond: Array) -> 
 
 
 @jax.custom_jvp
+@staged
 def newton_solution(task: Task) -> Solution:
     """The runs from memory, and the verdict; differentiable by the implicit function theorem."""
     run = first_run(task)

@@ -29,7 +29,7 @@ from .linear import Solution, Task, theta_penalty
 from .losses import objective, penalty
 from .models import Model, linear_predictor
 from .passes import LinearSums, factor_pass, information_pass
-from .programs import quick_jit
+from .programs import quick_jit, staged
 from .results import RUNNING, Status
 from .rows import chunk_rows, row_fold, row_sums
 from .steps import ILL, NewtonState, Rules, newton_init, newton_run, point
@@ -170,6 +170,7 @@ def joint_verdict(task: Task, joint: Joint) -> Overdispersed:
 
 
 @jax.custom_jvp
+@staged
 def overdispersed_solution(task: Task) -> Overdispersed:
     """The fit with alpha estimated; differentiable by the implicit function theorem."""
     base = newton_solution(task._replace(model=at_alpha(task.model, jnp.zeros((), task.data.x.dtype))))

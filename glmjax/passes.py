@@ -25,9 +25,6 @@ from .models import Model
 from .rows import chunk_rows, row_fold
 
 
-WORK = 8  # numbers that a pass computes for a row and lane
-
-
 class LinearSums(NamedTuple):
     """What a pass adds up. `nll` and `size`, of weight * nll and its absolute value; `weight`; `deviance`, where the
     family has a dispersion to estimate, else 0; `score` (p k,); `system` (p k, p k), the information; `reach`, the
@@ -142,7 +139,7 @@ def information_pass(
         return _add(total, _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach))
 
     def build(lanes: int) -> Callable[..., LinearSums]:
-        width = p * k * k if lanes == 1 else p * (p + 1) // 2 + WORK * lanes * k * k
+        width = p * k * k if lanes == 1 else p * (p + 1) // 2 + lanes * k * k
 
         def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
             step = partial(update, columns, model, point)

@@ -27,3 +27,16 @@ def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any
         return plain(*args)
 
     return call
+
+
+def staged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of several programs, between which the host looks; inside of a transformation they are one, so that
+    an eager `vmap` finds it compiled at its next call.
+    """
+    whole = jax.jit(function)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return whole(*args) if is_traced(*args) else function(*args)
+
+    return call

@@ -209,6 +209,41 @@ def test_lanes_are_solo_fits():
         gj.check(fits)
 
 
+def test_lanes_of_nested_vmaps_share_one_product_and_are_solo_fits():
+    model, x = gj.glm(gj.poisson()), jnp.asarray(np.random.default_rng(3).standard_normal((700, 3)))
+    ys = jnp.asarray(np.random.default_rng(4).poisson(np.exp(0.3 * x[:, 0]), (3, 700)).astype(float))
+    weights = jnp.asarray(np.random.default_rng(5).multinomial(700, np.full(700, 1 / 700), 4).astype(float))
+
+    def one(weight, y):
+        return gj.fit_newton(model, gj.Data(x, y, weight))
+
+    batch = jax.vmap(lambda weight: jax.vmap(lambda y: one(weight, y))(ys))(weights)
+    for i, j in ((0, 0), (2, 1), (3, 2)):
+        solo = one(weights[i], ys[j])
+        np.testing.assert_allclose(batch.params.w[i, j], solo.params.w, rtol=1e-12)
+        assert batch.passes[i, j] == solo.passes
+    program = str(jax.make_jaxpr(jax.vmap(lambda y: one(weights[0], y)))(jnp.zeros((5, 700))))
+    assert "5,700,4]" not in program  # never lanes x rows x columns
+
+
+def test_an_eager_vmap_is_compiled_once():
+    model, x = gj.glm(gj.poisson()), jnp.asarray(np.random.default_rng(3).standard_normal((60, 2)))
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
+    )
+
+    def fits(seed):
+        ys = jnp.asarray(np.random.default_rng(seed).poisson(1.0, (4, 60)).astype(float))
+        return jax.vmap(lambda y: gj.fit_newton(model, gj.Data(x, y)))(ys)
+
+    fits(0)
+    assert compiled  # the event has this name
+    compiled.clear()
+    fits(1)
+    assert not compiled
+
+
 def test_new_numbers_and_equal_models_trace_nothing_anew():
     _, data = problem("negative-binomial")
     chex.clear_trace_counter()
