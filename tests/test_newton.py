@@ -11,6 +11,7 @@ import pytest
 from problems import check_derivatives, differences
 
 import glmjax as gj
+from glmjax.passes import weighted_gram
 
 N, D = 40, 3
 TRUTH = gj.Dense(jnp.array([0.5, -0.4, 0.3]), jnp.array(0.2))
@@ -222,8 +223,20 @@ def test_lanes_of_nested_vmaps_share_one_product_and_are_solo_fits():
         solo = one(weights[i], ys[j])
         np.testing.assert_allclose(batch.params.w[i, j], solo.params.w, rtol=1e-12)
         assert batch.passes[i, j] == solo.passes
-    program = str(jax.make_jaxpr(jax.vmap(lambda y: one(weights[0], y)))(jnp.zeros((5, 700))))
-    assert "5,700,4]" not in program  # never lanes x rows x columns
+
+
+def test_the_information_of_lanes_that_share_x_is_one_product(key):
+    u, h = jax.random.normal(key, (700, 4)), jnp.abs(jax.random.normal(key, (2, 5, 700)))
+    wanted = jnp.einsum("abn,np,nq->abpq", h, u, u)
+    nested = jax.vmap(jax.vmap(weighted_gram, (0, None)), (0, None))
+    np.testing.assert_allclose(nested(h, u), wanted, rtol=1e-12)
+    assert "700,4,4" not in (program := str(jax.make_jaxpr(nested)(h, u)))
+    assert "5,700,4" not in program  # never lanes x rows x columns
+    own = jnp.stack([u, 2 * u])
+    each = jax.vmap(weighted_gram)(h[:, 0], own)
+    np.testing.assert_allclose(each, [wanted[0, 0], 4 * wanted[1, 0]], rtol=1e-12)
+    outer = jax.vmap(jax.vmap(weighted_gram, (0, None)), (None, 0))(h[0], own)
+    np.testing.assert_allclose(outer[1], 4 * wanted[0], rtol=1e-12)
 
 
 def test_an_eager_vmap_is_compiled_once():
