@@ -1,4 +1,4 @@
-"""Lanes of a `vmap`: what the lanes of a batch decide together."""
+"""Lanes of a `vmap`: what the lanes of a batch decide together, and how many there are."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -121,7 +121,7 @@ def information_pass(
     """Loss, score and information, and how far the direction reaches; z is made a chunk at a time.
 
     With `every` above 1 they are those of a sample: every so manieth chunk. `product` is the dtype in which the
-    information is computed.
+    information is computed. Lanes of a `vmap` that share x share its products, in chunks that suit them all.
     """
     p, k = point.theta.shape
 
@@ -188,27 +188,37 @@ def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> Line
     That costs center / scale units of rounding, so it is for columns whose center is not far outside their range.
     """
     p, k = point.theta.shape
-    bias = columns.constant is None
-    w = point.theta[bias:] / columns.scale[:, None]
-    constant = (point.theta[0] if bias else 0) - columns.center @ w
-    zero = jnp.zeros((), data.x.dtype)
-
-    def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
-        rows = clean(rows)
-        eta = (rows.x @ w[:, 0])[:, None] if k == 1 else rows.x @ w
-        parts = derivatives(model, rows, new, eta + constant[None])
-        r = blocked_product(parts.r[:, 0], rows.x)[:, None] if k == 1 else (parts.r.T @ rows.x).T
-        free = jnp.sum(parts.r, axis=0)[None]
-        score = (r - columns.center[:, None] * free) / columns.scale[:, None]
-        score = jnp.concatenate([free, score]) if bias else score
-        return _add(total, _totals(parts, score, zero, zero))
-
-    total = no_sums(p, k, data.x.dtype)
     # Two products with all of x read it twice, and still take less time than chunks, which are copied to be used.
-    # Weights may hide rows that want cleaning, and that is done a chunk at a time.
+    # Weights may hide rows that want cleaning, and that is done a chunk at a time; so are many lanes.
     whole = data.weight is None and p >= 16
-    sums = row_fold(update, total._replace(system=zero), data, data.x.shape[0] if whole else chunk_rows(p + 8 * k * k))
-    return sums._replace(system=total.system)
+
+    def build(lanes: int) -> Callable[..., LinearSums]:
+        width = p + 8 * k * k if lanes == 1 else p + lanes * k * k
+
+        def run(model: Model, columns: Columns, data: Data, point: Point) -> LinearSums:
+            bias = columns.constant is None
+            w = point.theta[bias:] / columns.scale[:, None]
+            constant = (point.theta[0] if bias else 0) - columns.center @ w
+            zero = jnp.zeros((), data.x.dtype)
+
+            def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
+                rows = clean(rows)
+                eta = (rows.x @ w[:, 0])[:, None] if k == 1 else rows.x @ w
+                parts = derivatives(model, rows, new, eta + constant[None])
+                r = blocked_product(parts.r[:, 0], rows.x)[:, None] if k == 1 else (parts.r.T @ rows.x).T
+                free = jnp.sum(parts.r, axis=0)[None]
+                score = (r - columns.center[:, None] * free) / columns.scale[:, None]
+                score = jnp.concatenate([free, score]) if bias else score
+                return _add(total, _totals(parts, score, zero, zero))
+
+            total = no_sums(p, k, data.x.dtype)
+            chunk = data.x.shape[0] if whole and lanes == 1 else chunk_rows(width)
+            sums = row_fold(update, total._replace(system=zero), data, chunk)
+            return sums._replace(system=total.system)
+
+        return run
+
+    return lanewise(build)(model, columns, data, point)
 
 
 def blocked_product(r: Array, x: Array) -> Array:
