@@ -42,7 +42,7 @@ def samples_of(n: int, p: int) -> tuple[int, ...] | None:
     there is nothing to gain. The last one's system is to serve many passes, at an optimum that the others have found.
     """
     few, some = n // max(2048, 20 * p), 5
-    return (few, few, min(2 * some, few), some) if n >= max(250 * p, 10_000) and n * p >= 1_000_000 else None
+    return (few, few, min(2 * some, few), some) if n >= 250 * p and n * p >= 1_000_000 else None
 
 
 def starting_theta(task: Task, columns: Columns) -> Array:

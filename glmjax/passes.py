@@ -8,7 +8,6 @@ The coefficients theta are (p, k); score and information are flat, (p k,) and (p
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -125,25 +124,24 @@ def information_pass(
     """
     p, k = point.theta.shape
 
-    def update(columns: Columns, model: Model, point: Point, total: LinearSums, rows: Data, new: Array) -> LinearSums:
-        rows = clean(rows)
-        z = standardize(columns, rows.x)
-        both = z @ jnp.concatenate([point.theta, point.direction], axis=1)
-        parts = derivatives(model, rows, new, both[:, :k], point.start)
-        reach = jnp.max(jnp.where(per_row(parts.weight > 0, both), jnp.abs(both), 0)[:, k:], initial=0)
-        u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
-        if k == 1:
-            system = weighted_gram(h[:, 0, 0], u)
-        else:
-            system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
-        return _add(total, _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach))
-
     def build(lanes: int) -> Callable[..., LinearSums]:
         width = p * k * k if lanes == 1 else p * (p + 1) // 2 + lanes * k * k
 
         def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
-            step = partial(update, columns, model, point)
-            return row_fold(step, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
+            def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
+                rows = clean(rows)
+                z = standardize(columns, rows.x)
+                both = z @ jnp.concatenate([point.theta, point.direction], axis=1)
+                parts = derivatives(model, rows, new, both[:, :k], point.start)
+                reach = jnp.max(jnp.where(per_row(parts.weight > 0, both), jnp.abs(both), 0)[:, k:], initial=0)
+                u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
+                if k == 1:
+                    system = weighted_gram(h[None, :, 0, 0], u)[0]
+                else:
+                    system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
+                return _add(total, _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach))
+
+            return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
 
         return run
 
@@ -152,21 +150,14 @@ def information_pass(
 
 @jax.custom_batching.custom_vmap
 def weighted_gram(h: Array, u: Array) -> Array:
-    """`u' diag(h) u`, (p, p), for h (c,), 0 or more, and u (c, p). Lanes that share u are one matrix product."""
-    v = jnp.sqrt(jnp.maximum(h, 0))[:, None] * u
-    return v.T @ v
+    """`u' diag(h) u`, (lanes, p, p), for h (lanes, c), 0 or more, and u (c, p).
 
-
-@weighted_gram.def_vmap
-def _weighted_gram_batched(axis_size: int, in_batched: list[bool], h: Array, u: Array) -> tuple[Array, bool]:
-    if in_batched[1]:
-        return jax.vmap(weighted_gram.fun, (0 if in_batched[0] else None, 0))(h, u), True
-    return shared_gram(h, u), True
-
-
-@jax.custom_batching.custom_vmap
-def shared_gram(h: Array, u: Array) -> Array:
-    """`u' diag(h) u`, (lanes, p, p), for h (lanes, c): h times the products of all pairs of columns, each pair once."""
+    Several lanes are one product: h times the products of all pairs of columns, each pair once. Lanes of `vmap`s,
+    nested or not, that share u become lanes of h.
+    """
+    if len(h) == 1:
+        v = jnp.sqrt(jnp.maximum(h[0], 0))[:, None] * u
+        return (v.T @ v)[None]
     p = u.shape[1]
     first, second = np.triu_indices(p)
     place = np.zeros((p, p), np.int32)
@@ -174,11 +165,11 @@ def shared_gram(h: Array, u: Array) -> Array:
     return (h @ (u[:, first] * u[:, second]))[:, place]
 
 
-@shared_gram.def_vmap
-def _shared_gram_batched(axis_size: int, in_batched: list[bool], h: Array, u: Array) -> tuple[Array, bool]:
+@weighted_gram.def_vmap
+def _weighted_gram_batched(axis_size: int, in_batched: list[bool], h: Array, u: Array) -> tuple[Array, bool]:
     if in_batched[1]:
-        return jax.vmap(shared_gram.fun, (0 if in_batched[0] else None, 0))(h, u), True
-    out = shared_gram(h.reshape(-1, h.shape[-1]), u)
+        return jax.vmap(weighted_gram.fun, (0 if in_batched[0] else None, 0))(h, u), True
+    out = weighted_gram(h.reshape(-1, h.shape[-1]), u)
     return out.reshape(*h.shape[:2], *out.shape[1:]), True
 
 
