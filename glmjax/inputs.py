@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-_BLOCK = 1 << 19  # numbers that are copied and looked at together: in cache still, and few turns for the threads
+_BLOCK = 1 << 17  # numbers that are copied and then looked at, in cache still
 _CODED = ("category", "categorical", "enum", "dictionary")  # how pandas, polars and Arrow call coded columns
 
 
@@ -184,20 +184,23 @@ def _copied(array: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float, floa
     if array.size == 0:
         return copy, 0.0, 0.0
     rows = max(1, _BLOCK * len(array) // array.size)
-
-    def part(start: int) -> tuple[float, float]:
-        block = copy[start : start + rows]
-        with np.errstate(all="ignore"):
-            np.copyto(block, array[start : start + rows], casting="unsafe")
-            return float(block.min()), float(block.max())
-
     starts = range(0, len(array), rows)
-    if len(starts) < 8:
-        extremes = [part(start) for start in starts]
-    else:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # NumPy lets go of Python's lock
-            extremes = list(pool.map(part, starts))
-    return copy, float(np.min(extremes)), float(np.max(extremes))
+    extremes = np.empty((len(starts), 2))
+    cores = min(8, os.cpu_count() or 1, 1 + len(starts) // 8)
+
+    def part(core: int) -> None:
+        for i in range(core, len(starts), cores):
+            block = copy[starts[i] : starts[i] + rows]
+            with np.errstate(all="ignore"):
+                np.copyto(block, array[starts[i] : starts[i] + rows], casting="unsafe")
+                extremes[i] = block.min(), block.max()
+
+    with ThreadPoolExecutor(cores) as pool:  # NumPy lets go of Python's lock; threads start when they are first needed
+        others = [pool.submit(part, core) for core in range(1, cores)]
+        part(0)
+        for other in others:
+            other.result()
+    return copy, float(extremes.min()), float(extremes.max())
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
