@@ -3,6 +3,7 @@
 from . import files as files
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit
+from .batches import fit_many
 from .counts import poisson, quasi_poisson
 from .data import Data, make_data
 from .distributions import Distribution, Family
@@ -14,6 +15,7 @@ from .many import fit_seeds
 from .mixtures import negative_binomial, negative_binomial1
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
 from .newton import fit_newton, null_deviance
+from .paths import CrossValidation, Path, cross_validate, fit_path, mean_deviance
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MLP",
+    "CrossValidation",
     "Data",
     "Dense",
     "Distribution",
@@ -34,6 +37,7 @@ __all__ = [
     "History",
     "Linear",
     "Model",
+    "Path",
     "SGDState",
     "Separation",
     "Status",
@@ -42,12 +46,15 @@ __all__ = [
     "categorical",
     "check",
     "check_separation",
+    "cross_validate",
     "deviance",
     "fisher_information",
     "fit",
     "fit_elastic_net",
     "fit_lbfgs",
+    "fit_many",
     "fit_newton",
+    "fit_path",
     "fit_seeds",
     "fit_sgd",
     "gamma",
@@ -58,6 +65,7 @@ __all__ = [
     "log_likelihood",
     "loss",
     "make_data",
+    "mean_deviance",
     "mlp",
     "negative_binomial",
     "negative_binomial1",

@@ -1,10 +1,14 @@
-"""Many fits as one program."""
+"""Many networks as one program: seeds, and grids of learning rates and penalties."""
+
+from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax import Array
 
 from .data import Data
+from .inputs import check_number, is_traced
 from .models import Model
 from .results import Fit
 from .settings import Optimizer
@@ -27,29 +31,36 @@ def fit_seeds(
 ) -> Fit:
     """`fit_sgd` from every key, as one compiled program; the data are held once. Every field has the seeds first.
 
-    It is `jax.vmap` of `fit_sgd` over `keys`. Keys laid over devices make it run on all of them:
+    It is `jax.vmap` of `fit_sgd` over `keys`; with several learning rates or penalties, of those too: a grid, in which
+    every combination has the same seeds, with axes (learning rates, penalties, seeds), those of single numbers left
+    out. Keys laid over devices make it run on all of them:
     `jax.device_put(keys, NamedSharding(Mesh(jax.devices(), ("seed",)), PartitionSpec("seed")))`.
 
     Args:
         model: from `glm` or `mlp`.
         data: from `make_data`.
         keys: JAX random keys, (seeds,): `jax.random.split(jax.random.key(0), 64)`.
-        optimizer, learning_rate, batch_size, epochs, l2, validation, patience: as in `fit_sgd`, for all seeds.
+        learning_rate: one, or (rates,) of them.
+        l2: one, or (penalties,) of them.
+        optimizer, batch_size, epochs, validation, patience: as in `fit_sgd`, for all lanes.
         order: as in `fit_sgd`: then all seeds see the same minibatches, and differ by their initial weights only.
             The first layer of all seeds becomes one matrix product, which is faster; the spread over seeds no
             longer contains that of the shuffling (a GLM that starts at 0 has none left).
 
     Returns:
-        `Fit` with a leading axis of seeds; each lane has its own status.
+        `Fit` with a leading axis of seeds, before it those of the grid; each lane has its own status.
 
     Raises:
-        ValueError: `keys` is not an array of keys; and as `fit_sgd`.
+        ValueError: `keys` is not an array of keys, rates or penalties that are not one or a sequence; and as `fit_sgd`.
     """
     if getattr(keys, "ndim", 0) == 0 or len(keys) == 0:
         found = f"shape {keys.shape}" if hasattr(keys, "shape") else repr(keys)
         raise ValueError(f"keys must be (seeds,) random keys, jax.random.split(key, seeds); got {found}")
 
-    def one(key: Array) -> Fit:
+    check_line(learning_rate, "learning_rate", above=0)
+    check_line(l2, "l2", at_least=0)
+
+    def one(learning_rate: Any, l2: Any, key: Array) -> Fit:
         return fit_sgd(
             model,
             data,
@@ -64,4 +75,21 @@ def fit_seeds(
             patience=patience,
         )
 
-    return jax.vmap(one)(keys)
+    run = jax.vmap(one, (None, None, 0))
+    if np.ndim(l2):
+        run = jax.vmap(run, (None, 0, None))
+    if np.ndim(learning_rate):
+        run = jax.vmap(run, (0, None, None))
+    return run(*(np.asarray(value) if isinstance(value, list | tuple) else value for value in (learning_rate, l2)), keys)
+
+
+def check_line(value: Any, name: str, *, above: float | None = None, at_least: float | None = None) -> None:
+    """Raise unless `value` is a number in range, or a line of them."""
+    if np.ndim(value) == 0:
+        check_number(value, name, above=above, at_least=at_least)
+        return
+    if np.ndim(value) > 1 or np.shape(value)[0] == 0:
+        raise ValueError(f"{name} must be one number or a line of them, got shape {np.shape(value)}")
+    if not is_traced(value):
+        for i, one in enumerate(np.asarray(value)):
+            check_number(one, f"{name}[{i}]", above=above, at_least=at_least)

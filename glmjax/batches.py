@@ -1,0 +1,287 @@
+"""`fit_many`: lanes of a `vmap` beyond what memory holds, batch by batch, on all local devices, with progress."""
+
+import functools
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from .files import write_atomic
+from .inputs import check_count, is_traced
+from .results import Fit, Status
+
+Function = Callable[..., Any]
+
+
+class Lanes(NamedTuple):
+    """Arguments as flat leaves, the axis of each that has the lanes (None: shared by all), and how many lanes."""
+
+    leaves: list[Any]
+    axes: tuple[int | None, ...]
+    tree: Any
+    count: int
+
+
+class Plan(NamedTuple):
+    """A compiled batch of so many lanes, where its arguments go, and its result for one lane as shapes."""
+
+    size: int
+    program: Function
+    places: list[Any]
+    result: Any
+
+
+def fit_many(
+    function: Function,
+    *args: Any,
+    in_axes: Any = 0,
+    memory: int | None = None,
+    progress: bool = False,
+    folder: str | os.PathLike | None = None,
+) -> Any:
+    """`jax.vmap(function, in_axes)(*args)` for more lanes than memory holds, as NumPy arrays.
+
+        many = gj.fit_many(gj.fit_newton, model, data._replace(y=ys), in_axes=(None, gj.Data(None, 0)))
+
+    Lanes are fitted in batches of one shape, compiled once and kept for later calls with the same function and shapes;
+    each batch is spread over all local devices. A lane that is slow to end holds up its own batch only. The results
+    arrive batch by batch; Ctrl-C ends the call with those lanes that are done, and a warning.
+
+    Args:
+        function: a pure function of one lane's arguments that returns a `Fit`, or any arrays. Arrays that all lanes
+            share are better passed as arguments than closed over: those would be compiled in. A function that is
+            defined anew for each call is compiled anew.
+        args: its arguments, those of all lanes along `in_axes`. NumPy arrays, memory-mapped ones too, are moved to the
+            device a batch at a time.
+        in_axes: as in `jax.vmap`: for each argument, or part of it, the axis that has the lanes; None is shared.
+        memory: bytes that a batch may take on a device: what the compiled program says of its arguments, temporaries
+            and results. None is a quarter of what is free. The results of all lanes come on top, unless `folder` is.
+        progress: whether to show on stderr how many lanes are done, how they ended and how long the others will take.
+        folder: where the results go as `.npy` files, which are then mapped into memory and returned. A call that was
+            interrupted or killed goes on there with the first batch that is not done, if all its arguments are equal.
+
+    Returns:
+        What `function` returns, every array with the lanes first, as NumPy arrays. `check` names lanes that failed.
+
+    Raises:
+        ValueError: lengths that differ along the lanes' axes, no lanes, `memory` below what one lane takes, a `folder`
+            with results of other arguments.
+    """
+    lanes = read_lanes(function, args, in_axes)
+    if memory is not None:
+        memory = check_count(memory, "memory")
+    plan = make_plan(function, lanes, memory if memory is not None else free_memory() // 4)
+    store = open_store(function, lanes, plan, folder)
+    return run_batches(lanes, plan, store, progress)
+
+
+def read_lanes(function: Function, args: tuple[Any, ...], in_axes: Any) -> Lanes:
+    """The arguments as leaves with their axes; raises as `fit_many` says."""
+    if not callable(function):
+        raise TypeError(f"function must be callable, such as gj.fit_newton, got {type(function).__name__}")
+    if isinstance(in_axes, list):
+        in_axes = tuple(in_axes)
+    if is_traced(args):
+        raise TypeError("fit_many runs on the host and takes no traced arrays; inside of jit use jax.vmap")
+    if isinstance(in_axes, tuple) and not hasattr(in_axes, "_fields") and len(in_axes) != len(args):
+        raise ValueError(f"in_axes has {len(in_axes)} entries for {len(args)} arguments; give one each, None is shared")
+    spread = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+    try:
+        axes = jax.tree.map(
+            lambda axis, part: [axis] * len(jax.tree.leaves(part)), spread, args, is_leaf=lambda axis: axis is None
+        )
+    except ValueError as error:
+        raise ValueError(f"in_axes does not match the arguments' structure: {error}") from None
+    flat = tuple(axis for part in jax.tree.leaves(axes, is_leaf=lambda part: isinstance(part, list)) for axis in part)
+    paths, tree = jax.tree_util.tree_flatten_with_path(args)
+    leaves = [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for _, leaf in paths]
+    lengths: dict[str, int] = {}
+    for (path, _), leaf, axis in zip(paths, leaves, flat, strict=True):
+        name = f"args{jax.tree_util.keystr(path)}"
+        if axis is None:
+            continue
+        if not isinstance(axis, int) or not -leaf.ndim <= axis < leaf.ndim:
+            raise ValueError(f"{name} has shape {leaf.shape} and no axis {axis} for the lanes; see in_axes")
+        lengths[name] = leaf.shape[axis]
+    if not lengths:
+        raise ValueError("no argument has lanes: in_axes is None everywhere; give the axis of those that differ")
+    first, count = next(iter(lengths.items()))
+    for name, length in lengths.items():
+        if length != count:
+            raise ValueError(f"{name} has {length} lanes, {first} has {count}; give each lane its own, or None in in_axes")
+    if count == 0:
+        raise ValueError(f"{first} has 0 lanes; there is nothing to fit")
+    axes = tuple(axis if axis is None else axis % leaf.ndim for axis, leaf in zip(flat, leaves, strict=True))
+    return Lanes(leaves, axes, tree, count)
+
+
+def free_memory() -> int:
+    """Bytes that are free: of the device with the least, or of the host where its devices are CPUs."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    if all(stats):
+        return min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(stats)
+    except (ValueError, OSError, AttributeError):  # not every system says
+        return 4 << 30
+
+
+def make_plan(function: Function, lanes: Lanes, memory: int) -> Plan:
+    """The largest batch whose compiled program keeps to `memory`; raises where one lane does not."""
+    shapes = tuple((leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, True)) for leaf in lanes.leaves)
+    devices = tuple(jax.local_devices())
+    size = min(lanes.count, _MOST * len(devices))
+    while True:
+        spread = min(len(devices), size)
+        size = -(-size // spread) * spread if size < lanes.count else lanes.count // spread * spread
+        plan, needed = compiled_batch(function, lanes.axes, lanes.tree, shapes, size, devices[:spread])
+        if needed <= memory:
+            return plan
+        if size == 1:
+            raise ValueError(
+                f"memory = {memory} bytes is below what one lane takes, {needed} bytes; give more, or rows in chunks"
+            )
+        size = max(1, min(size // 2, int(0.9 * size * memory / needed)))
+
+
+_MOST = 1024  # lanes in a batch of a device: beyond, nothing gets faster, and slow lanes hold up more
+
+
+@functools.lru_cache(maxsize=64)
+def compiled_batch(
+    function: Function, axes: tuple[int | None, ...], tree: Any, shapes: tuple[Any, ...], size: int, devices: tuple
+) -> tuple[Plan, int]:
+    """A batch of `size` lanes on `devices`, compiled, and the bytes that it takes on one of them."""
+    mesh = Mesh(np.asarray(devices), ("lane",))
+
+    def specs(axis: int | None) -> PartitionSpec:
+        return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "lane")
+
+    def batch(*leaves: Any) -> Any:
+        def one(*leaves: Any) -> Any:
+            return function(*jax.tree.unflatten(tree, leaves))
+
+        return jax.vmap(one, axes)(*leaves)
+
+    wanted = tuple(
+        jax.ShapeDtypeStruct(shape if axis is None else (*shape[:axis], size, *shape[axis + 1 :]), dtype)
+        for axis, (shape, dtype) in zip(axes, shapes, strict=True)
+    )
+    places = [NamedSharding(mesh, specs(axis)) for axis in axes]
+    if len(devices) > 1:
+        batch = jax.shard_map(
+            batch, mesh=mesh, in_specs=tuple(map(specs, axes)), out_specs=PartitionSpec("lane"), check_vma=False
+        )
+    program = jax.jit(batch, in_shardings=tuple(places)).lower(*wanted).compile()
+    analysis = program.memory_analysis()
+    needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    result = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), jax.eval_shape(batch, *wanted))
+    return Plan(size, program, places, result), int(needed)
+
+
+class Store(NamedTuple):
+    """Where results go: an array a leaf with the lanes first, how many lanes are done already, and how to say so."""
+
+    arrays: list[np.ndarray]
+    done: int
+    mark: Callable[[int], None]
+
+
+def open_store(function: Function, lanes: Lanes, plan: Plan, folder: str | os.PathLike | None) -> Store:
+    """Arrays in memory, or in files in `folder`, which say how far an earlier call has come."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(plan.result)
+    if folder is None:
+        arrays = [np.empty((lanes.count, *leaf.shape), leaf.dtype) for _, leaf in paths]
+        return Store(arrays, 0, lambda done: None)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    log, digest = folder / "done.json", fingerprint(function, lanes)
+    done = 0
+    if log.exists():
+        found = json.loads(log.read_text())
+        if found["arguments"] != digest:
+            raise ValueError(f"{folder} has results of other arguments; choose another folder, or delete this one")
+        done = found["lanes"]
+    arrays = []
+    for path, leaf in paths:
+        name = jax.tree_util.keystr(path).strip(".[]'").replace("'", "").replace("[", ".").replace("]", "") or "result"
+        mode = "r+" if done else "w+"
+        arrays.append(
+            np.lib.format.open_memmap(folder / f"{name}.npy", mode, leaf.dtype, (lanes.count, *leaf.shape))
+        )
+
+    def mark(done: int) -> None:
+        for array in arrays:
+            array.flush()  # to the disk, before the log says that it is there
+        text = json.dumps({"arguments": digest, "lanes": done, "of": lanes.count})
+        write_atomic(log, lambda file: file.write(text.encode()))
+
+    return Store(arrays, done, mark)
+
+
+def fingerprint(function: Function, lanes: Lanes) -> str:
+    """What tells this call's arguments from others'."""
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+    tree = re.sub(r" at 0x[0-9a-f]+", "", str(lanes.tree))  # functions in descriptions, wherever they lie in memory
+    seen = hashlib.blake2b(f"{name} {lanes.axes} {tree}".encode(), digest_size=16)
+    for leaf in lanes.leaves:
+        data = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        seen.update(f"{data.shape} {data.dtype}".encode())
+        seen.update(np.ascontiguousarray(data).tobytes())
+    return seen.hexdigest()
+
+
+def run_batches(lanes: Lanes, plan: Plan, store: Store, progress: bool) -> Any:
+    """The batches that are not done yet; the results of all, or of those done when the user interrupts."""
+    shared = [
+        None if axis is not None else jax.device_put(leaf, place)
+        for leaf, axis, place in zip(lanes.leaves, lanes.axes, plan.places, strict=True)
+    ]
+    done, started = store.done, time.monotonic()
+    try:
+        while done < lanes.count:
+            start = min(done, lanes.count - plan.size)  # the last batch takes some lanes again: one shape for all
+            parts = [
+                whole if axis is None else jax.device_put(lanes_of(leaf, axis, start, plan.size), place)
+                for leaf, axis, whole, place in zip(lanes.leaves, lanes.axes, shared, plan.places, strict=True)
+            ]
+            result = jax.tree.leaves(plan.program(*parts))
+            for array, leaf in zip(store.arrays, result, strict=True):
+                array[done : start + plan.size] = np.asarray(leaf)[done - start :]
+            done = start + plan.size
+            store.mark(done)
+            if progress:
+                show(plan, store, done, lanes.count, time.monotonic() - started)
+    except KeyboardInterrupt:
+        warnings.warn(f"interrupted: {done} of {lanes.count} lanes are done, and are what is returned", stacklevel=3)
+    if progress:
+        print(file=sys.stderr)
+    return jax.tree.unflatten(jax.tree.structure(plan.result), [array[:done] for array in store.arrays])
+
+
+def lanes_of(leaf: Any, axis: int, start: int, size: int) -> Any:
+    """`size` lanes of a leaf; of a NumPy array a view."""
+    if isinstance(leaf, jax.Array):
+        return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis)
+    return leaf[(*[slice(None)] * axis, slice(start, start + size))]
+
+
+def show(plan: Plan, store: Store, done: int, count: int, seconds: float) -> None:
+    """A line on stderr: lanes done, how they ended, seconds left."""
+    ended = ""
+    if isinstance(plan.result, Fit):
+        status = jax.tree.unflatten(jax.tree.structure(plan.result), store.arrays).status[:done]
+        ended = "".join(f", {np.sum(status == s)} {s.name}" for s in Status if np.any(status == s))
+    left = seconds * (count - done) / max(done - store.done, 1)
+    line = f"{done} of {count} lanes{ended}; {left:.0f} s left"
+    print(f"\r{line:<78}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr)
