@@ -8,6 +8,7 @@ from .counts import poisson, quasi_poisson
 from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
+from .folds import CrossValidation, cross_validate, mean_deviance
 from .information import fisher_information, observed_information
 from .lbfgs import fit_lbfgs
 from .losses import deviance, log_likelihood, loss
@@ -15,7 +16,7 @@ from .many import fit_seeds
 from .mixtures import negative_binomial, negative_binomial1
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
 from .newton import fit_newton, null_deviance
-from .paths import CrossValidation, Path, cross_validate, fit_path, mean_deviance
+from .paths import Path, fit_path
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +23,13 @@ from .results import Fit, Status
 Function = Callable[..., Any]
 
 
-class Lanes(NamedTuple):
+class Arguments(NamedTuple):
     """Arguments as flat leaves, the axis of each that has the lanes (None: shared by all), and how many lanes."""
 
     leaves: list[Any]
     axes: tuple[int | None, ...]
     tree: Any
-    count: int
+    lanes: int
 
 
 class Plan(NamedTuple):
@@ -77,15 +77,15 @@ def fit_many(
         ValueError: lengths that differ along the lanes' axes, no lanes, `memory` below what one lane takes, a `folder`
             with results of other arguments.
     """
-    lanes = read_lanes(function, args, in_axes)
+    arguments = read_arguments(function, args, in_axes)
     if memory is not None:
         memory = check_count(memory, "memory")
-    plan = make_plan(function, lanes, memory if memory is not None else free_memory() // 4)
-    store = open_store(function, lanes, plan, folder)
-    return run_batches(lanes, plan, store, progress)
+    plan = make_plan(function, arguments, memory if memory is not None else free_memory() // 4)
+    store = open_store(function, arguments, plan, folder)
+    return run_batches(arguments, plan, store, progress)
 
 
-def read_lanes(function: Function, args: tuple[Any, ...], in_axes: Any) -> Lanes:
+def read_arguments(function: Function, args: tuple[Any, ...], in_axes: Any) -> Arguments:
     """The arguments as leaves with their axes; raises as `fit_many` says."""
     if not callable(function):
         raise TypeError(f"function must be callable, such as gj.fit_newton, got {type(function).__name__}")
@@ -118,11 +118,11 @@ def read_lanes(function: Function, args: tuple[Any, ...], in_axes: Any) -> Lanes
     first, count = next(iter(lengths.items()))
     for name, length in lengths.items():
         if length != count:
-            raise ValueError(f"{name} has {length} lanes, {first} has {count}; give each lane its own, or None in in_axes")
+            raise ValueError(f"{name} has {length} lanes, {first} has {count}; give each its own, or None in in_axes")
     if count == 0:
         raise ValueError(f"{first} has 0 lanes; there is nothing to fit")
     axes = tuple(axis if axis is None else axis % leaf.ndim for axis, leaf in zip(flat, leaves, strict=True))
-    return Lanes(leaves, axes, tree, count)
+    return Arguments(leaves, axes, tree, count)
 
 
 def free_memory() -> int:
@@ -136,15 +136,15 @@ def free_memory() -> int:
         return 4 << 30
 
 
-def make_plan(function: Function, lanes: Lanes, memory: int) -> Plan:
+def make_plan(function: Function, arguments: Arguments, memory: int) -> Plan:
     """The largest batch whose compiled program keeps to `memory`; raises where one lane does not."""
-    shapes = tuple((leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, True)) for leaf in lanes.leaves)
+    shapes = tuple((leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, True)) for leaf in arguments.leaves)
     devices = tuple(jax.local_devices())
-    size = min(lanes.count, _MOST * len(devices))
+    size = min(arguments.lanes, _MOST * len(devices))
     while True:
         spread = min(len(devices), size)
-        size = -(-size // spread) * spread if size < lanes.count else lanes.count // spread * spread
-        plan, needed = compiled_batch(function, lanes.axes, lanes.tree, shapes, size, devices[:spread])
+        size = -(-size // spread) * spread if size < arguments.lanes else arguments.lanes // spread * spread
+        plan, needed = compiled_batch(function, arguments.axes, arguments.tree, shapes, size, devices[:spread])
         if needed <= memory:
             return plan
         if size == 1:
@@ -184,7 +184,9 @@ def compiled_batch(
         )
     program = jax.jit(batch, in_shardings=tuple(places)).lower(*wanted).compile()
     analysis = program.memory_analysis()
-    needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    needed = 0  # where the compiler does not say, a batch is as large as batches get
+    if analysis is not None:
+        needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
     result = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), jax.eval_shape(batch, *wanted))
     return Plan(size, program, places, result), int(needed)
 
@@ -192,68 +194,68 @@ def compiled_batch(
 class Store(NamedTuple):
     """Where results go: an array a leaf with the lanes first, how many lanes are done already, and how to say so."""
 
-    arrays: list[np.ndarray]
+    arrays: Sequence[np.ndarray]
     done: int
     mark: Callable[[int], None]
 
 
-def open_store(function: Function, lanes: Lanes, plan: Plan, folder: str | os.PathLike | None) -> Store:
+def open_store(function: Function, arguments: Arguments, plan: Plan, folder: str | os.PathLike | None) -> Store:
     """Arrays in memory, or in files in `folder`, which say how far an earlier call has come."""
     paths, _ = jax.tree_util.tree_flatten_with_path(plan.result)
     if folder is None:
-        arrays = [np.empty((lanes.count, *leaf.shape), leaf.dtype) for _, leaf in paths]
+        arrays = [np.empty((arguments.lanes, *leaf.shape), leaf.dtype) for _, leaf in paths]
         return Store(arrays, 0, lambda done: None)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    log, digest = folder / "done.json", fingerprint(function, lanes)
+    log, digest = folder / "done.json", fingerprint(function, arguments)
     done = 0
     if log.exists():
         found = json.loads(log.read_text())
         if found["arguments"] != digest:
             raise ValueError(f"{folder} has results of other arguments; choose another folder, or delete this one")
         done = found["lanes"]
-    arrays = []
+    files = []
     for path, leaf in paths:
         name = jax.tree_util.keystr(path).strip(".[]'").replace("'", "").replace("[", ".").replace("]", "") or "result"
         mode = "r+" if done else "w+"
-        arrays.append(
-            np.lib.format.open_memmap(folder / f"{name}.npy", mode, leaf.dtype, (lanes.count, *leaf.shape))
+        files.append(
+            np.lib.format.open_memmap(folder / f"{name}.npy", mode, leaf.dtype, (arguments.lanes, *leaf.shape))
         )
 
     def mark(done: int) -> None:
-        for array in arrays:
-            array.flush()  # to the disk, before the log says that it is there
-        text = json.dumps({"arguments": digest, "lanes": done, "of": lanes.count})
+        for file in files:
+            file.flush()  # to the disk, before the log says that it is there
+        text = json.dumps({"arguments": digest, "lanes": done, "of": arguments.lanes})
         write_atomic(log, lambda file: file.write(text.encode()))
 
-    return Store(arrays, done, mark)
+    return Store(files, done, mark)
 
 
-def fingerprint(function: Function, lanes: Lanes) -> str:
+def fingerprint(function: Function, arguments: Arguments) -> str:
     """What tells this call's arguments from others'."""
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
-    tree = re.sub(r" at 0x[0-9a-f]+", "", str(lanes.tree))  # functions in descriptions, wherever they lie in memory
-    seen = hashlib.blake2b(f"{name} {lanes.axes} {tree}".encode(), digest_size=16)
-    for leaf in lanes.leaves:
+    tree = re.sub(r" at 0x[0-9a-f]+", "", str(arguments.tree))  # functions in descriptions, wherever they lie in memory
+    seen = hashlib.blake2b(f"{name} {arguments.axes} {tree}".encode(), digest_size=16)
+    for leaf in arguments.leaves:
         data = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         seen.update(f"{data.shape} {data.dtype}".encode())
         seen.update(np.ascontiguousarray(data).tobytes())
     return seen.hexdigest()
 
 
-def run_batches(lanes: Lanes, plan: Plan, store: Store, progress: bool) -> Any:
+def run_batches(arguments: Arguments, plan: Plan, store: Store, progress: bool) -> Any:
     """The batches that are not done yet; the results of all, or of those done when the user interrupts."""
     shared = [
         None if axis is not None else jax.device_put(leaf, place)
-        for leaf, axis, place in zip(lanes.leaves, lanes.axes, plan.places, strict=True)
+        for leaf, axis, place in zip(arguments.leaves, arguments.axes, plan.places, strict=True)
     ]
     done, started = store.done, time.monotonic()
     try:
-        while done < lanes.count:
-            start = min(done, lanes.count - plan.size)  # the last batch takes some lanes again: one shape for all
+        while done < arguments.lanes:
+            start = min(done, arguments.lanes - plan.size)  # the last batch takes some lanes again: one shape for all
             parts = [
                 whole if axis is None else jax.device_put(lanes_of(leaf, axis, start, plan.size), place)
-                for leaf, axis, whole, place in zip(lanes.leaves, lanes.axes, shared, plan.places, strict=True)
+                for leaf, axis, whole, place in zip(arguments.leaves, arguments.axes, shared, plan.places, strict=True)
             ]
             result = jax.tree.leaves(plan.program(*parts))
             for array, leaf in zip(store.arrays, result, strict=True):
@@ -261,10 +263,12 @@ def run_batches(lanes: Lanes, plan: Plan, store: Store, progress: bool) -> Any:
             done = start + plan.size
             store.mark(done)
             if progress:
-                show(plan, store, done, lanes.count, time.monotonic() - started)
+                show(plan, store, done, arguments.lanes, time.monotonic() - started)
     except KeyboardInterrupt:
-        warnings.warn(f"interrupted: {done} of {lanes.count} lanes are done, and are what is returned", stacklevel=3)
-    if progress:
+        warnings.warn(
+            f"interrupted: {done} of {arguments.lanes} lanes are done, and are what is returned", stacklevel=3
+        )
+    if progress and sys.stderr.isatty():
         print(file=sys.stderr)
     return jax.tree.unflatten(jax.tree.structure(plan.result), [array[:done] for array in store.arrays])
 

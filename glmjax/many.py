@@ -80,7 +80,8 @@ def fit_seeds(
         run = jax.vmap(run, (None, 0, None))
     if np.ndim(learning_rate):
         run = jax.vmap(run, (0, None, None))
-    return run(*(np.asarray(value) if isinstance(value, list | tuple) else value for value in (learning_rate, l2)), keys)
+    rate, penalty = (np.asarray(value) if isinstance(value, list | tuple) else value for value in (learning_rate, l2))
+    return run(rate, penalty, keys)
 
 
 def check_line(value: Any, name: str, *, above: float | None = None, at_least: float | None = None) -> None:

@@ -23,6 +23,8 @@ from .lanes import lanewise
 from .models import Model
 from .rows import chunk_rows, row_fold
 
+FEW = 16  # lanes up to which a product each is quicker than the products of all pairs of columns, which all share
+
 
 class LinearSums(NamedTuple):
     """What a pass adds up. `nll` and `size`, of weight * nll and its absolute value; `weight`; `deviance`, where the
@@ -125,7 +127,7 @@ def information_pass(
     p, k = point.theta.shape
 
     def build(lanes: int) -> Callable[..., LinearSums]:
-        width = p * k * k if lanes == 1 else p * (p + 1) // 2 + lanes * k * k
+        width = lanes * p * k * k if lanes <= FEW else p * (p + 1) // 2 + lanes * k * k
 
         def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
             def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
@@ -152,12 +154,15 @@ def information_pass(
 def weighted_gram(h: Array, u: Array) -> Array:
     """`u' diag(h) u`, (lanes, p, p), for h (lanes, c), 0 or more, and u (c, p).
 
-    Several lanes are one product: h times the products of all pairs of columns, each pair once. Lanes of `vmap`s,
+    Many lanes are one product: h times the products of all pairs of columns, each pair once. Lanes of `vmap`s,
     nested or not, that share u become lanes of h.
     """
     if len(h) == 1:
         v = jnp.sqrt(jnp.maximum(h[0], 0))[:, None] * u
         return (v.T @ v)[None]
+    if len(h) <= FEW:
+        v = jnp.sqrt(jnp.maximum(h, 0))[:, :, None] * u[None]
+        return jnp.einsum("lcp,lcq->lpq", v, v)
     p = u.shape[1]
     first, second = np.triu_indices(p)
     place = np.zeros((p, p), np.int32)

@@ -5,95 +5,68 @@
 in standardized columns, in which penalties and bounds stay separable. The steps themselves are those of `descent`.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from .columns import Columns, as_matrix, bias_marks, measure, raw_gradient, to_params, to_theta
-from .data import Data, clean, row_weight
-from .descent import Rules, Terms, point, proximal_init, proximal_run, violation
+from .columns import Columns, bias_marks, raw_gradient, to_params, to_theta
+from .coordinates import violation
+from .data import Data
+from .descent import INFORMATION, ProximalState, Rules, point, proximal_init, proximal_run
 from .factors import Penalty
-from .implicit import implicit_tangent, without_tangent
-from .inputs import is_traced
+from .implicit import without_tangent
 from .lanes import any_lane
-from .linear import (
-    Solution,
-    Task,
-    as_fit,
-    centered,
-    check_alpha_given,
-    check_penalty,
-    empty_params,
-    endless,
-    entry_status,
-    free_shift,
-    make_task,
-)
-from .losses import objective
+from .linear import Solution, as_fit, centered, empty_params, endless, entry_status, free_shift
 from .models import Model
-from .passes import information_pass
+from .nets import Net, make_net, measure_net, net_tangent, per_theta, theta_terms
+from .passes import LinearSums, information_pass, score_pass
 from .predictors import Dense
 from .programs import quick_jit
 from .results import RUNNING, Fit, Status
-from .rows import row_sums
 
 
-class Net(NamedTuple):
-    """An elastic net to fit, checked and in x's dtype; `l1` and the bounds are shaped like w."""
-
-    task: Task
-    l1: Array
-    lower: Array
-    upper: Array
-
-
-def measure_net(net: Net) -> Columns:
-    """Standardized columns in which penalties and bounds stay separable: without a bias nothing is centered."""
-    return measure(net.task.data, net.task.model.predictor.bias, jnp.asarray(True))  # type: ignore[union-attr]
-
-
-def per_theta(columns: Columns, w: Array, fill: float) -> Array:
-    """A number for each of w as one for each of theta, (p, k); biases have `fill`."""
-    w = as_matrix(w)
-    bias = columns.constant is None
-    return jnp.concatenate([jnp.full((1, w.shape[1]), fill, w.dtype), w]) if bias else w
-
-
-def theta_terms(net: Net, columns: Columns) -> Terms:
-    """Penalties and bounds as they act on theta."""
-    unit = columns.scale[:, None]
-    shape = (net.l1.shape[0], net.task.model.family.n_outputs or 1)
-    l1, l2 = net.l1.reshape(shape) / unit, net.task.l2.reshape(shape) / unit**2
-    lower, upper = net.lower.reshape(shape) * unit, net.upper.reshape(shape) * unit
-    parts = (per_theta(columns, *part) for part in ((l1, 0), (l2, 0), (lower, -jnp.inf), (upper, jnp.inf)))
-    return Terms(*(part.reshape(-1) for part in parts))
-
-
-@quick_jit
-def solve_net(net: Net) -> Solution:
-    """The run from memory, and the verdict."""
-    task = net.task
-    model, data = task.model, task.data
-    columns, like = measure_net(net), empty_params(model, data.x.shape[1], data.x.dtype)
-    terms = theta_terms(net, columns)
-    theta = to_theta(columns, like if task.params is None else task.params)
+def net_rules(net: Net, columns: Columns, lazy: Array | None = None) -> Rules:
+    """What does not change during a run."""
+    model, terms = net.task.model, theta_terms(net, columns)
     loose = (terms.l1 == 0) & (terms.l2 == 0) & jnp.isinf(terms.lower) & jnp.isinf(terms.upper) & free_shift(model)
-    loose = jnp.all(loose.reshape(theta.shape), axis=1, keepdims=True)
-    theta = jnp.clip(theta, terms.lower.reshape(theta.shape), terms.upper.reshape(theta.shape))
-    theta = theta - jnp.where(loose, jnp.mean(theta, axis=1, keepdims=True), 0)
+    loose = jnp.all(loose.reshape(-1, model.family.n_outputs or 1), axis=1, keepdims=True)
+    return Rules(terms, loose, net.task.tol, net.task.max_steps, lazy)
 
+
+def net_start(net: Net, columns: Columns, rules: Rules) -> ProximalState:
+    """The state before the first pass."""
+    task, terms = net.task, rules.terms
+    like = empty_params(task.model, task.data.x.shape[1], task.data.x.dtype)
+    theta = to_theta(columns, like if task.params is None else task.params)
+    theta = jnp.clip(theta, terms.lower.reshape(theta.shape), terms.upper.reshape(theta.shape))
+    theta = theta - jnp.where(rules.loose, jnp.mean(theta, axis=1, keepdims=True), 0)
     status = entry_status(task, RUNNING)
     valid = jnp.all((net.l1 >= 0) & jnp.isfinite(net.l1) & (net.lower <= net.upper))
     status = jnp.where(valid, status, Status.INVALID_INPUT).astype(jnp.int32)
-    rules = Rules(terms, loose, task.tol, task.max_steps)
-    start = proximal_init(theta, status, task.params is None)
-    state = proximal_run(
-        rules, start, bias_marks(columns, theta), lambda state: information_pass(model, columns, data, point(state))
-    )
+    return proximal_init(theta, status, task.params is None)
 
+
+def net_run(model: Model, data: Data, columns: Columns, rules: Rules, state: ProximalState) -> ProximalState:
+    """The run from memory."""
+
+    def sums_at(state: ProximalState) -> LinearSums:
+        at = point(state)
+        if rules.lazy is None:
+            return information_pass(model, columns, data, at)
+        return jax.lax.cond(
+            any_lane((state.status == RUNNING) & (state.kind == INFORMATION)),
+            lambda: information_pass(model, columns, data, at, product=jnp.float32),
+            lambda: score_pass(model, columns, data, at),
+        )
+
+    return proximal_run(rules, state, bias_marks(columns, state.theta), sums_at)
+
+
+def net_conclusion(net: Net, columns: Columns, rules: Rules, state: ProximalState) -> Solution:
+    """What the state at the end of a run means."""
+    task, terms = net.task, rules.terms
+    model, data = task.model, task.data
+    like = empty_params(model, data.x.shape[1], data.x.dtype)
     theta, flat = state.theta, state.theta.reshape(-1)
     params = centered(model, to_params(columns, theta, like))
     low, high = flat <= terms.lower, flat >= terms.upper
@@ -127,6 +100,15 @@ def solve_net(net: Net) -> Solution:
     )
 
 
+@quick_jit
+def solve_net(net: Net) -> Solution:
+    """The run from memory, and the verdict."""
+    columns = measure_net(net)
+    rules = net_rules(net, columns)
+    state = net_run(net.task.model, net.task.data, columns, rules, net_start(net, columns, rules))
+    return net_conclusion(net, columns, rules, state)
+
+
 @jax.custom_jvp
 def net_solution(net: Net) -> Solution:
     """`solve_net`, differentiable by the implicit function theorem where the set of zeros and bounds stays as it is."""
@@ -140,75 +122,6 @@ def _net_tangent(primals: tuple[Net], tangents: tuple[Net]) -> tuple[Solution, S
     moves = (task.model, task.data, moved.l1, task.l2, moved.lower, moved.upper)
     params, loss, deviance = net_tangent(net, solution.params, moves)
     return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)
-
-
-@quick_jit
-def net_tangent(net: Net, params: Dense, moves: tuple) -> tuple[Dense, Array, Array]:
-    """Tangents of the parameters, the loss and the deviance, for those of model, data, l1, l2, lower and upper."""
-    columns = jax.lax.stop_gradient(measure_net(net))
-    like, theta = jax.tree.map(jnp.zeros_like, params), to_theta(columns, params)
-    sign = jnp.sign(params.w)
-
-    def f(flat: Array, model: Model, data: Data, l1: Array, l2: Array, shift: Array) -> tuple[Array, Array]:
-        at = to_params(columns, (flat + shift).reshape(theta.shape), like)
-        loss, sums = objective(model, at, clean(data), l2)
-        return loss + jnp.sum(l1 * sign * at.w), sums.deviance
-
-    # Coefficients at a bound move with it, and push the others: `shift` is their tangent.
-    *others, lower, upper = moves
-    at_lower, at_upper = params.w == net.lower, params.w == net.upper
-    held = jnp.where(at_lower, lower, 0) + jnp.where(at_upper & ~at_lower, upper, 0)
-    width = per_theta(columns, jnp.broadcast_to(columns.scale, params.w.T.shape).T, 1)
-    held = (per_theta(columns, held, 0) * width).reshape(-1)
-    free = ~(at_lower | at_upper) & ((params.w != 0) | (net.l1 == 0))
-    free = per_theta(columns, free, True)
-
-    task = net.task
-    inputs = (task.model, task.data, net.l1, task.l2, jnp.zeros_like(held))
-    gauge = None
-    if free_shift(task.model):
-        # Rows of theta along which the objective stays the same when a constant is added to all classes.
-        pull, ridge = (per_theta(columns, part, 0) for part in (net.l1 * sign, task.l2))
-        flat_rows = jnp.all(free & (ridge == 0), axis=1) & (jnp.abs(jnp.sum(pull, axis=1)) <= 1e-12)
-        k = theta.shape[1]
-        rows = jnp.kron(jnp.eye(len(theta)), jnp.ones((1, k)) / np.sqrt(k)).astype(theta.dtype)
-        gauge = jnp.where(flat_rows[:, None], rows, 0)
-    flat = theta.reshape(-1)
-    tangent = implicit_tangent(lambda *at: f(*at)[0], flat, inputs, (*others, held), free.reshape(-1), gauge)
-    _, (loss, deviance) = jax.jvp(f, (flat, *inputs), (tangent, *others, held))
-    return centered(task.model, to_params(columns, (tangent + held).reshape(theta.shape), like)), loss, deviance
-
-
-def deviations(data: Data) -> Array:
-    """Weighted standard deviations of the columns of x, (d,), dividing by the sum of weights; 1 for a constant one."""
-
-    def weights(rows: Data) -> Array:
-        weight = row_weight(rows)
-        return jnp.ones(rows.x.shape[:1], rows.x.dtype) if weight is None else weight
-
-    data = clean(data)
-    count, total = row_sums(lambda rows: (jnp.sum(weights(rows)), weights(rows) @ rows.x), data)
-    mean = total / jnp.where(count > 0, count, 1)
-    square = row_sums(lambda rows: weights(rows) @ (rows.x - mean[None]) ** 2, data) / jnp.where(count > 0, count, 1)
-    flat = square <= (8 * jnp.finfo(mean.dtype).eps * mean) ** 2
-    return jnp.where(flat, 1, jnp.sqrt(jnp.where(flat, 1, square)))
-
-
-def _bound(value: Any, name: str, like: Array, fill: float) -> Array:
-    """A bound broadcast to w; raises for other shapes and for NaN."""
-    if value is None:
-        return jnp.full(like.shape, fill, like.dtype)
-    try:
-        fits = np.broadcast_shapes(np.shape(value), like.shape) == like.shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name} must be one number or broadcast to the shape {like.shape} of w, got {np.shape(value)}"
-        )
-    if not is_traced(value) and np.any(np.isnan(value) | (np.asarray(value) == -fill)):
-        raise ValueError(f"{name} must be numbers, {fill} for no bound, got {value}")
-    return jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape)
 
 
 def fit_elastic_net(
@@ -260,17 +173,5 @@ def fit_elastic_net(
     Reference: Friedman, Hastie and Tibshirani (2010), Regularization paths for generalized linear models via
     coordinate descent, Journal of Statistical Software 33.
     """
-    task = make_task(model, data, params, l2, tol, max_steps, default_tol=1024.0)
-    check_alpha_given(model)
-    check_penalty(l1, "l1", task.l2.shape)
-    low, high = _bound(lower, "lower", task.l2, -np.inf), _bound(upper, "upper", task.l2, np.inf)
-    if not is_traced(low, high) and np.any(np.asarray(low > high)):
-        index = tuple(int(i) for i in np.argwhere(np.asarray(low > high))[0])
-        place = ", ".join(map(str, index))
-        raise ValueError(f"lower[{place}] = {low[index]} is above upper[{place}] = {high[index]}; swap or widen them")
-    sparse = jnp.broadcast_to(jnp.asarray(l1, task.l2.dtype), task.l2.shape)
-    if standardize:
-        spread = deviations(task.data).reshape(-1, *[1] * (sparse.ndim - 1))
-        sparse, task = sparse * spread, task._replace(l2=task.l2 * spread**2)
-    solution = net_solution(Net(task, sparse, low, high))
-    return as_fit(task.model, task.data, solution, l1, l2)
+    net = make_net(model, data, params, l1, l2, standardize, lower, upper, tol, max_steps, default_tol=1024.0)
+    return as_fit(net.task.model, net.task.data, net_solution(net), l1, l2)

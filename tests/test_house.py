@@ -15,8 +15,8 @@ FLOORS = [
     "inputs programs numerics links distributions families proportions counts mixtures positives predictors data results files lanes",
     "models",
     "rows losses information minibatches columns passes factors implicit",
-    "linear quasinewton steps irls overdispersion newton recession lbfgs descent proximal separation auto settings sgd",
-    "many batches paths approximation",
+    "linear quasinewton steps irls overdispersion newton recession lbfgs coordinates descent nets proximal separation auto settings sgd",
+    "many batches paths folds approximation",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}
 
