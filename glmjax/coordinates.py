@@ -42,7 +42,7 @@ def violation(terms: Terms, slope: Array, theta: Array) -> Array:
     return jnp.maximum(downhill, 0)
 
 
-def sweeps(system: Array, terms: Terms, t: Array, slope: Array, goal: Array, most: int) -> tuple[Array, Array]:
+def sweeps(system: Array, terms: Terms, t: Array, slope: Array, goal: Array, most: Array) -> tuple[Array, Array]:
     """Coordinate descent, at most so many times through the coefficients t that are not 0 or will not stay so, until
     violations are down to `goal`; `slope` is the loss's, and kept up to date.
     """
@@ -95,7 +95,7 @@ def polish(system: Array, terms: Terms, t: Array, slope: Array) -> Array:
 
 
 def minimize_model(
-    system: Array, gradient: Array, base: Array, terms: Terms, goal: Array, running: Array, exact: bool
+    system: Array, gradient: Array, base: Array, terms: Terms, goal: Array, running: Array, exact: Array
 ) -> Array:
     """The minimum of the quadratic about `base`, flat, with violations of at most `goal`; to rounding if `exact`."""
 
@@ -107,7 +107,7 @@ def minimize_model(
 
     def body(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         t, slope, _, i = state
-        t, slope = sweeps(system, terms, t, slope, goal, SWEEPS[0] if exact else SWEEPS[1])
+        t, slope = sweeps(system, terms, t, slope, goal, jnp.where(exact, *SWEEPS))
         short = exact | (left(t, slope) > goal)
         t = jax.lax.cond(any_lane(short), lambda: jnp.where(short, polish(system, terms, t, slope), t), lambda: t)
         slope = slope_at(t)

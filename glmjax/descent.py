@@ -128,7 +128,7 @@ def proximal_step(rules: Rules, state: ProximalState, sums: LinearSums, bias: Ar
     residual = jnp.max(violation(terms, gradient + terms.l2 * base, base), initial=0) / size
     goal = jnp.maximum(jnp.minimum(0.1, residual) * residual, 0.25 * rules.tol) * size
     damped = hessian + jnp.diag(damping * jnp.diag(hessian))
-    t = minimize_model(damped, gradient, base, terms, goal, state.status == RUNNING, rules.lazy is None)
+    t = minimize_model(damped, gradient, base, terms, goal, state.status == RUNNING, ~lazy)
     move = t - base
     decrement = jnp.sqrt(jnp.maximum(move @ (hessian @ move), 0))
     measured = jnp.isfinite(state.decrement) & accepted

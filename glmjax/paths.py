@@ -22,7 +22,7 @@ from .models import Model
 from .nets import Net, make_net, measure_net, net_tangent, theta_terms
 from .programs import quick_jit
 from .proximal import net_conclusion, net_rules, net_run, net_start
-from .results import Fit
+from .results import Fit, Status
 
 REFRESH = 10  # penalties that an information pass serves
 
@@ -88,15 +88,18 @@ def solve_path(net: Net, penalty: Array) -> Solution:
     """The runs at each of `penalty` (m,), every one from the end of the last."""
     columns, state = null_run(net)
     rows = cleaned(net.task.data)
-    # Score-only passes standardize in the coefficients: not where the columns are far from 0.
-    lazy = jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4
+    # Score-only passes standardize in the coefficients: not where the columns are far from 0. Nor do they see that
+    # there is no minimum; penalties leave one exactly where there is one without the penalized columns.
+    near = jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4
+    lazy = near & (state.status == Status.CONVERGED)
     bias = bias_marks(columns, state.theta)
 
     def step(state: ProximalState, at: tuple[Array, Array]) -> tuple[ProximalState, Solution]:
         penalty, place = at
         here = at_penalty(net, penalty)
-        rules = net_rules(here, columns, lazy)
-        kind = jnp.where(lazy & (place % REFRESH > 0), SCORE, INFORMATION).astype(jnp.int32)
+        light = lazy & (penalty > 0)
+        rules = net_rules(here, columns, light)
+        kind = jnp.where(light & (place % REFRESH > 0), SCORE, INFORMATION).astype(jnp.int32)
         state = proximal_restart(rules, state, bias, kind)
         state = net_run(net.task.model, rows, columns, rules, state)
         return state, net_conclusion(here, columns, rules, state)
