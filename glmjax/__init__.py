@@ -9,6 +9,7 @@ from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
 from .folds import CrossValidation, cross_validate, mean_deviance
+from .influence import Jackknife, jackknife
 from .information import fisher_information, observed_information
 from .lbfgs import fit_lbfgs
 from .losses import deviance, log_likelihood, loss
@@ -21,6 +22,7 @@ from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .proximal import fit_elastic_net
+from .resampling import Bootstrap, bca_interval, bootstrap, percentile_interval
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MLP",
+    "Bootstrap",
     "CrossValidation",
     "Data",
     "Dense",
@@ -36,14 +39,17 @@ __all__ = [
     "Family",
     "Fit",
     "History",
+    "Jackknife",
     "Linear",
     "Model",
     "Path",
     "SGDState",
     "Separation",
     "Status",
+    "bca_interval",
     "bernoulli",
     "binomial",
+    "bootstrap",
     "categorical",
     "check",
     "check_separation",
@@ -62,6 +68,7 @@ __all__ = [
     "glm",
     "init",
     "inverse_gaussian",
+    "jackknife",
     "linear_predictor",
     "log_likelihood",
     "loss",
@@ -73,6 +80,7 @@ __all__ = [
     "normal",
     "null_deviance",
     "observed_information",
+    "percentile_interval",
     "poisson",
     "predict",
     "quasi_binomial",

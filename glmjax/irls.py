@@ -16,6 +16,7 @@ from .linear import (
     Solution,
     Task,
     as_marks,
+    centered,
     empty_params,
     endless,
     entry_status,
@@ -120,7 +121,7 @@ def conclude(task: Task, columns: Columns, state: NewtonState, rcond: Array) -> 
     like = empty_params(task.model, task.data.x.shape[1], theta.dtype)
     deficient = (state.status == Status.CONVERGED) & jnp.any(aliased)
     return Solution(
-        params=to_params(columns, jnp.where(aliased.reshape(theta.shape), 0, theta), like),
+        params=centered(task.model, to_params(columns, jnp.where(aliased.reshape(theta.shape), 0, theta), like)),
         loss=state.loss,
         deviance=state.deviance,
         optimality=jnp.max(jnp.abs(state.score), initial=0) / jnp.maximum(1, jnp.abs(state.loss)),

@@ -157,9 +157,11 @@ def theta_penalty(task: Task, columns: Columns) -> Penalty:
     if bias:
         diagonal = jnp.concatenate([jnp.zeros((1, k), diagonal.dtype), diagonal])
     p = d + bias
-    gauge = (
-        jnp.kron(jnp.eye(p), jnp.ones((1, k)) / np.sqrt(k)).astype(diagonal.dtype) if free_shift(task.model) else None
-    )
+    if not free_shift(task.model):
+        return Penalty(diagonal.reshape(-1), None)
+    gauge = jnp.kron(jnp.eye(p), jnp.ones((1, k)) / np.sqrt(k)).astype(diagonal.dtype)
+    # A penalty holds the sum over the classes itself, and with one for each class not at 0.
+    gauge = jnp.where(jnp.any(diagonal > 0, axis=1)[:, None], 0, gauge)
     return Penalty(diagonal.reshape(-1), gauge)
 
 

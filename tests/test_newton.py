@@ -110,6 +110,22 @@ def test_two_class_softmax_is_the_logistic_at_half_the_penalty():
 # invariances ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_penalty_for_each_class_is_lbfgs_optimum_and_has_its_derivative():
+    """Then the weights of a column do not sum to 0 over the classes; the biases do."""
+    model, data = problem("categorical")
+    l2 = jnp.asarray(0.05 + 0.3 * np.random.default_rng(0).random((D, 3)))
+    fit, other = gj.fit_newton(model, data, l2=l2), gj.fit_lbfgs(model, data, l2=l2)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-9), fit.params, other.params)
+    assert abs(fit.params.b.sum()) < 1e-12
+    assert fit.steps <= 8
+
+    def value(l2):
+        params = gj.fit_newton(model, data, l2=l2).params
+        return jnp.sum(jnp.sin(params.w)) + params.b[1]
+
+    check_derivatives(value, (l2,))
+
+
 @pytest.fixture(scope="module")
 def base():
     model, data = problem("poisson")
