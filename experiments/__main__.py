@@ -22,6 +22,10 @@ CLAIMS = {  # in the lecture's order; each is a file that measures claims, see c
 OTHERS = {
     "digits": "softmax regression and an MLP on handwritten digits, many seeds in one compiled program",
     "claim-frequency": "678,013 motor policies: Poisson frequency with exposure, as rate ratios",
+    "genes": "914 genes: a negative binomial regression each, its overdispersion estimated",
+    "neurons": "50 trials of a neuron: a Poisson regression on its own history each, some without an estimate",
+    "insurance": "242 segments of motor policies: a Poisson regression each, alone and partly pooled",
+    "tune-penalties": "50 ridge penalties of a logistic regression, tuned by the gradient through its fit",
     "benchmark": "time glmjax against its peers: benchmark single, benchmark seeds",
     "lecture": "all claims of the lecture, and a page of them to read: lecture --quick",
 }

@@ -1,13 +1,14 @@
 """Time glmjax against its peers, interleaved in one run.
 
-`benchmark single` fits one GLM to many rows; `benchmark seeds` trains many networks on the digits.
+`benchmark single` fits one GLM to many rows; `benchmark many` fits many at once; `benchmark seeds` trains many networks
+on the digits.
 """
 
 import argparse
 
-from .benchmarks import seeds, single
+from .benchmarks import many, seeds, single
 
-BENCHMARKS = {"single": single, "seeds": seeds}
+BENCHMARKS = {"single": single, "many": many, "seeds": seeds}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,6 @@ against the rows that were fitted: the deciles show fit, not what new policies w
 
 import argparse
 import itertools
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from .report import (
     add_results_argument,
     console,
     count,
+    data_file,
     environment,
     open_results,
     save_figure,
@@ -125,13 +125,9 @@ def imagine(n: int = 8000) -> dict[str, np.ndarray]:
 
 def load() -> tuple[Policies, bool]:
     """The file's policies where it is, else drawn ones; and whether they are real."""
-    folder = os.environ.get("GLMJAX_DATA")
-    if folder and (Path(folder) / FILE).exists():
-        return read(Path(folder) / FILE), True
-    say(f"no {FILE} " + (f"in GLMJAX_DATA={folder}" if folder else "since GLMJAX_DATA is not set") + ": on drawn data")
-    say("to run on the real policies, save freMTPL2freq (R package CASdatasets; scikit-learn's fetch_openml(data_id="
-        f"41214)) as Parquet to {FILE} in a folder, and point the environment variable GLMJAX_DATA at it")  # fmt: skip
-    return organize(imagine()), False
+    source = "freMTPL2freq (R package CASdatasets; scikit-learn's fetch_openml(data_id=41214)) as Parquet"
+    path = data_file(FILE, "policies", source)
+    return (read(path), True) if path else (organize(imagine()), False)
 
 
 class Design(NamedTuple):

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
@@ -123,6 +124,54 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = jax.block_until_ready(call())
     return time.perf_counter() - start, result
+
+
+class Timed(NamedTuple):
+    """What a call returned, the seconds it took at first, with compilation, and those it took again."""
+
+    result: Any
+    first: float
+    later: list[float]
+
+
+def timed(call: Callable[[], Any], repeats: int) -> Timed:
+    """A call, and `repeats` more of it."""
+    first, result = seconds(call)
+    return Timed(result, first, [seconds(call)[0] for _ in range(repeats)])
+
+
+def say_times(what: str, timed: Timed, lanes: int) -> None:
+    """First call and later calls apart, and what that is for each lane."""
+    later = float(np.median(timed.later))
+    say(f"{what}: first call {timed.first:.2f} s (compiles), later calls {later:.3f} s ({min(timed.later):.3f} to "
+        f"{max(timed.later):.3f}), {1e3 * later / lanes:.2f} ms a fit")  # fmt: skip
+
+
+def endings(status: Any) -> dict[str, int]:
+    """How many lanes ended how, by the names of `gj.Status`."""
+    status = np.asarray(status)
+    return {one.name: n for one in gj.Status if (n := int(np.sum(status == one)))}
+
+
+def say_endings(what: str, status: Any) -> dict[str, int]:
+    """Print `endings`, and for those that did not end well what happened to them."""
+    found = endings(status)
+    say(f"{what}: " + ", ".join(f"{n:,} {name}" for name, n in found.items()))
+    for one in map(gj.Status.__getitem__, found):
+        if not one.ok:
+            say(f"  {one.name}: {one.sentence}")
+    return found
+
+
+def data_file(file: Path, what: str, source: str) -> Path | None:
+    """Where a file of real data is; None, and a word on where to get it, if it is not there."""
+    folder = os.environ.get("GLMJAX_DATA")
+    if folder and (Path(folder) / file).exists():
+        return Path(folder) / file
+    say(f"no {file} " + (f"in GLMJAX_DATA={folder}" if folder else "since GLMJAX_DATA is not set") + ": on drawn data")
+    say(f"to run on the real {what}, save {source} to {file} in a folder, and point the environment variable "
+        "GLMJAX_DATA at it")  # fmt: skip
+    return None
 
 
 def spread(keys: jax.Array) -> jax.Array:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .coordinates import Terms, bfgs, corrected, minimize_model, violation
-from .passes import LinearSums, Point
+from .passes import NEAR, LinearSums, Point
 from .results import RUNNING, Status
 
 SCORE, INFORMATION = 0, 1  # what a pass is asked for
@@ -116,7 +116,7 @@ def proximal_step(rules: Rules, state: ProximalState, sums: LinearSums, bias: Ar
     damping = jnp.where(accepted, damping, jnp.maximum(10 * state.damping, 1e-3))
     moved, turned = flat - state.theta.reshape(-1), gradient - state.gradient
     reach = jnp.where(fresh, sums.reach, jnp.sum(jnp.abs(moved)))  # columns are at most 1 in size
-    slow = accepted & jnp.isfinite(state.loss) & (reach <= 0.1) & (state.rate > 0.2) & (state.rate < 1)
+    slow = accepted & jnp.isfinite(state.loss) & (reach <= NEAR) & (state.rate > 0.2) & (state.rate < 1)
     pairs = jnp.where(slow, jnp.roll(state.pairs, -1, axis=1).at[:, -1].set(jnp.stack([moved, turned])), 0)
     if rules.lazy is not None:
         system = jnp.where(fresh, system, bfgs(system, moved, turned))
@@ -148,8 +148,8 @@ def proximal_step(rules: Rules, state: ProximalState, sums: LinearSums, bias: Ar
     level = jnp.sqrt(eps)
     known = accepted & ~state.start
     moved_before = jnp.isfinite(state.loss)
-    at_rest = (moved_before & (reach <= 0.1)) | (jnp.sum(jnp.abs(next_trial - base.reshape(shape))) <= 0.1)
-    separated = accepted & fresh & (reach > 0.1) & (state.decrement <= level) & (decrement <= level)
+    at_rest = (moved_before & (reach <= NEAR)) | (jnp.sum(jnp.abs(next_trial - base.reshape(shape))) <= NEAR)
+    separated = accepted & fresh & (reach > NEAR) & (state.decrement <= level) & (decrement <= level)
     separated &= rate > 0.3
     floor = (residual <= 64 * rules.tol) & (residual > 0.5 * state.residual)
     converged = known & at_rest & ((residual <= rules.tol) | floor)

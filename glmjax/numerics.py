@@ -56,6 +56,18 @@ def log1m(p: Array) -> Array:
 _ATANH = tuple(1 / (2 * k + 1) for k in range(18))
 
 
+@jax.custom_jvp
+def log1p_unit(t: Array) -> Array:
+    """`log1p(t)` for t from 0 to 1, as a series: XLA's own, where it is not part of a sum, takes 5 times as long."""
+    s = t / (2 + t)  # log1p(t) = 2 atanh(s), s up to 1/3
+    return 2 * s * _horner(_ATANH, s * s)
+
+
+@log1p_unit.defjvp
+def _log1p_unit_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return log1p_unit(*primals), tangents[0] / (1 + primals[0])
+
+
 def log1p_ratio(c: Array) -> Array:
     """`log1p(c) / c`, 1 at 0."""
     small = jnp.abs(c) < 0.5

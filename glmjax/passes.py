@@ -8,6 +8,7 @@ The coefficients theta are (p, k); score and information are flat, (p k,) and (p
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -19,11 +20,14 @@ from jax.typing import DTypeLike
 from .columns import Columns, standardize
 from .data import Data, clean, row_weight
 from .inputs import per_row
-from .lanes import lanewise
+from .lanes import any_lane, lanewise
 from .models import Model
 from .rows import chunk_rows, row_fold
 
 FEW = 16  # lanes up to which a product each is quicker than the products of all pairs of columns, which all share
+
+
+NEAR = 0.1  # a change of eta that is none of a row whose loss has no minimum: those keep moving by steps of one
 
 
 class LinearSums(NamedTuple):
@@ -50,7 +54,9 @@ class Point(NamedTuple):
 
 
 class Derivatives(NamedTuple):
-    """Of each row's nll by its eta, times the row's weight: value (n,), r (n, k), h (n, k, k); and the weight."""
+    """Of each row's nll by its eta, times the row's weight: value (n,), r (n, k), h (n, k, k); and the weight. The
+    deviance is that of each row, or () and 0 where the family needs none.
+    """
 
     nll: Array
     deviance: Array
@@ -78,14 +84,17 @@ def derivatives(model: Model, rows: Data, new: Array, eta: Array, start: Array |
     if start is not None:
         working = eta if rows.offset is None else eta - rows.offset[:, None]
         r = jnp.where(start, r - jnp.einsum("nkl,nl->nk", h, working), r)
-    deviance = jnp.zeros_like(nll) if family.dispersion is None else jax.vmap(family.deviance)(given, rows.y)
+    deviance = None if family.dispersion is None else jax.vmap(family.deviance)(given, rows.y)
     weight = row_weight(rows)
     weight = new.astype(nll.dtype) if weight is None else jnp.where(new, weight, 0)
 
     def weighted(part: Array) -> Array:
         return jnp.where(per_row(weight == 0, part), 0, per_row(weight, part) * part)
 
-    return Derivatives(weighted(nll), weighted(deviance), weighted(r), weighted(h), weight)
+    none = jnp.zeros((), nll.dtype)
+    return Derivatives(
+        weighted(nll), none if deviance is None else weighted(deviance), weighted(r), weighted(h), weight
+    )
 
 
 def _totals(parts: Derivatives, score: Array, system: Array, reach: Array) -> LinearSums:
@@ -130,10 +139,10 @@ def information_pass(
         width = lanes * p * k * k if lanes <= FEW else p * (p + 1) // 2 + lanes * k * k
 
         def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
-            def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
+            def update(total: LinearSums, rows: Data, new: Array, directed: bool = True) -> LinearSums:
                 rows = clean(rows)
                 z = standardize(columns, rows.x)
-                both = z @ jnp.concatenate([point.theta, point.direction], axis=1)
+                both = z @ jnp.concatenate([point.theta, point.direction][: 1 + directed], axis=1)
                 parts = derivatives(model, rows, new, both[:, :k], point.start)
                 reach = jnp.max(jnp.where(per_row(parts.weight > 0, both), jnp.abs(both), 0)[:, k:], initial=0)
                 u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
@@ -143,7 +152,16 @@ def information_pass(
                     system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
                 return _add(total, _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach))
 
-            return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
+            def fold(update: Callable[..., LinearSums]) -> LinearSums:
+                return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
+
+            if lanes == 1:
+                return fold(update)
+            # Columns are about 1 in size at most: a small direction is known to reach no further than its own.
+            most = jnp.sum(jnp.abs(point.direction))
+            far = most > NEAR
+            sums = jax.lax.cond(any_lane(far), lambda: fold(update), lambda: fold(partial(update, directed=False)))
+            return sums._replace(reach=jnp.where(far, sums.reach, most))
 
         return run
 

@@ -8,7 +8,7 @@ from jax import Array
 
 from .distributions import Distribution, Family, no_log_likelihood, no_sample
 from .links import LINKS, check_link
-from .numerics import expm1_excess, log_peak
+from .numerics import expm1_excess, log1p_unit, log_peak
 
 _PROPORTION_LINKS = ("logit", "probit", "cloglog", "log", "identity")
 
@@ -38,7 +38,7 @@ def _two_way_nll(family: Family, eta: Array, s: Array, f: Array, n: Array | floa
     """-(s log(p) + f log(1 - p)), s + f = n."""
     if family.link == "logit":  # one exp and one log, and every digit in both tails; |eta| has derivative 1 at 0
         size = jnp.where(eta >= 0, eta, -eta)
-        return n * jnp.log1p(jnp.exp(-size)) + jnp.where(eta >= 0, f * eta, -s * eta)
+        return n * log1p_unit(jnp.exp(-size)) + jnp.where(eta >= 0, f * eta, -s * eta)
     log_p, log_q = _logs(family, eta, s, f)
     return jnp.where(_outside(family, eta), jnp.nan, -(s * log_p + f * log_q))
 
@@ -57,7 +57,7 @@ def _two_way_deviance(family: Family, eta: Array, s: Array, f: Array, n: Array |
 def _unit_information(family: Family, eta: Array) -> Array:
     """p'^2 / (p q) = -log(p)' log(q)', which has all digits in both tails."""
     if family.link == "logit":
-        t = jnp.exp(-jnp.abs(eta))
+        t = jnp.exp(-jnp.where(eta >= 0, eta, -eta))  # as in the nll, whose exponential it then shares
         return t / ((1 + t) * (1 + t))
     link = LINKS[family.link]
     assert link.log_complement is not None

@@ -28,7 +28,7 @@ from .data import Data
 from .factors import Factor, Penalty, factor_by_cholesky, factor_by_qr, smallest_pivot, solve
 from .lanes import any_lane
 from .models import Model
-from .passes import LinearSums, Point, factor_pass, information_pass, score_pass
+from .passes import NEAR, LinearSums, Point, factor_pass, information_pass, score_pass
 from .quasinewton import two_loop
 from .results import RUNNING, Status
 
@@ -143,7 +143,7 @@ def newton_step(
     factor = (factor_by_qr if orthogonal else factor_by_cholesky)(system, penalty, damping, state.kept)
     # Secant pairs serve where the system is not the Hessian: one from a sample, or Fisher's near the optimum.
     move = jnp.stack([(state.trial - state.theta).reshape(-1), moved])
-    slow = (sums.reach <= 0.1) & (state.rate > 0.2) & (state.rate < 1) & fresh
+    slow = (sums.reach <= NEAR) & (state.rate > 0.2) & (state.rate < 1) & fresh
     pairs = jnp.where(accepted & (~fresh | slow), jnp.concatenate([move[:, None], state.pairs[:, :-1]], axis=1), 0)
     pairs = jnp.where(jnp.isfinite(state.loss) & (not orthogonal), pairs, 0)
     step = corrected_step(factor, pairs, score)
@@ -157,7 +157,7 @@ def newton_step(
     expected = decrement * jnp.where(slow, 1, rate * falling)
     scale, level = jnp.sqrt(size), float(eps) ** 0.5
     # Rows that keep moving by steps of one, while ever less loss is gained: their losses have no minimum.
-    endless = measured & (sums.reach > 0.1) & (rate > 0.3)
+    endless = measured & (sums.reach > NEAR) & (rate > 0.3)
     # Rounding: no pass will find less. An ill-conditioned system lifts the rounding of the score.
     floor = (decrement <= (level if orthogonal else max(1e-3 * level, 64 * eps)) * scale) & (rate > 0.5)
     small = (expected <= rules.tol * scale) & (not orthogonal)
