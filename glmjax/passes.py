@@ -8,7 +8,6 @@ The coefficients theta are (p, k); score and information are flat, (p k,) and (p
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -75,7 +74,8 @@ def derivatives(model: Model, rows: Data, new: Array, eta: Array, start: Array |
     family = model.family
     eta = eta if rows.offset is None else eta + rows.offset[:, None]
     if start is not None:
-        near = jax.vmap(family.start)(rows.y).reshape(eta.shape)
+        begins = any_lane(start)  # once: later passes do not look for it
+        near = jax.lax.cond(begins, lambda: jax.vmap(family.start)(rows.y).reshape(eta.shape), lambda: eta)
         eta = jnp.where(start, near, eta)
     given = eta if family.n_outputs else eta[:, 0]
     nll, r = jax.vmap(jax.value_and_grad(family.nll))(given, rows.y)
@@ -139,12 +139,19 @@ def information_pass(
         width = lanes * p * k * k if lanes <= FEW else p * (p + 1) // 2 + lanes * k * k
 
         def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
-            def update(total: LinearSums, rows: Data, new: Array, directed: bool = True) -> LinearSums:
+            most = jnp.sum(jnp.abs(point.direction))
+            far = any_lane(most > NEAR)
+
+            def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
                 rows = clean(rows)
                 z = standardize(columns, rows.x)
-                both = z @ jnp.concatenate([point.theta, point.direction][: 1 + directed], axis=1)
-                parts = derivatives(model, rows, new, both[:, :k], point.start)
-                reach = jnp.max(jnp.where(per_row(parts.weight > 0, both), jnp.abs(both), 0)[:, k:], initial=0)
+                parts = derivatives(model, rows, new, z @ point.theta, point.start)
+                counts = per_row(parts.weight > 0, point.theta)
+                reach = jax.lax.cond(
+                    far,
+                    lambda: jnp.max(jnp.where(counts, jnp.abs(z @ point.direction), 0), initial=0),
+                    lambda: jnp.zeros((), z.dtype),
+                )
                 u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
                 if k == 1:
                     system = weighted_gram(h[None, :, 0, 0], u)[0]
@@ -152,16 +159,9 @@ def information_pass(
                     system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
                 return _add(total, _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach))
 
-            def fold(update: Callable[..., LinearSums]) -> LinearSums:
-                return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
-
-            if lanes == 1:
-                return fold(update)
-            # Columns are about 1 in size at most: a small direction is known to reach no further than its own.
-            most = jnp.sum(jnp.abs(point.direction))
-            far = most > NEAR
-            sums = jax.lax.cond(any_lane(far), lambda: fold(update), lambda: fold(partial(update, directed=False)))
-            return sums._replace(reach=jnp.where(far, sums.reach, most))
+            sums = row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
+            # Columns are about 1 in size at most: a small direction reaches no further than its own.
+            return sums._replace(reach=jnp.where(most > NEAR, sums.reach, most))
 
         return run
 
