@@ -26,7 +26,7 @@ OTHERS = {
     "neurons": "50 trials of a neuron: a Poisson regression on its own history each, some without an estimate",
     "insurance": "242 segments of motor policies: a Poisson regression each, alone and partly pooled",
     "tune-penalties": "50 ridge penalties of a logistic regression, tuned by the gradient through its fit",
-    "benchmark": "time glmjax against its peers: benchmark single, benchmark seeds",
+    "benchmark": "time glmjax against its peers: benchmark single, many or seeds",
     "lecture": "all claims of the lecture, and a page of them to read: lecture --quick",
 }
 
@@ -37,6 +37,7 @@ def use_all_cores() -> None:
     if not chosen:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", cores)
+        os.environ.setdefault("NPROC", str(2 * cores))  # threads of JAX: what a device waits for finds a free one
 
 
 def listing() -> str:

@@ -45,6 +45,7 @@ def fit_many(
     function: Function,
     *args: Any,
     in_axes: Any = 0,
+    devices: Sequence[jax.Device] | None = None,
     memory: int | None = None,
     progress: bool = False,
     folder: str | os.PathLike | None = None,
@@ -54,8 +55,8 @@ def fit_many(
         many = gj.fit_many(gj.fit_newton, model, data._replace(y=ys), in_axes=(None, gj.Data(None, 0)))
 
     Lanes are fitted in batches of one shape, compiled once and kept for later calls with the same function and shapes;
-    each batch is spread over all local devices. A lane that is slow to end holds up its own batch only. The results
-    arrive batch by batch; Ctrl-C ends the call with those lanes that are done, and a warning.
+    each batch is spread over all devices. A lane that is slow to end holds up its own batch only. The results arrive
+    batch by batch; Ctrl-C ends the call with those lanes that are done, and a warning.
 
     Args:
         function: a pure function of one lane's arguments that returns a `Fit`, or any arrays. Arrays that all lanes
@@ -64,6 +65,9 @@ def fit_many(
         args: its arguments, those of all lanes along `in_axes`. NumPy arrays, memory-mapped ones too, are moved to the
             device a batch at a time.
         in_axes: as in `jax.vmap`: for each argument, or part of it, the axis that has the lanes; None is shared.
+        devices: what to run on; None is all local devices, of CPUs the first. (Below JAX 0.11.2 several CPU devices can
+            wait for each other for ever where lanes have matrices to factor, unless the environment variable NPROC
+            is above their number when JAX starts.)
         memory: bytes that a batch may take on a device: what the compiled program says of its arguments, temporaries
             and results. None is a quarter of what is free. The results of all lanes come on top, unless `folder` is.
         progress: whether to show on stderr how many lanes are done, how they ended and how long the others will take.
@@ -74,13 +78,18 @@ def fit_many(
         What `function` returns, every array with the lanes first, as NumPy arrays. `check` names lanes that failed.
 
     Raises:
-        ValueError: lengths that differ along the lanes' axes, no lanes, `memory` below what one lane takes, a `folder`
-            with results of other arguments.
+        ValueError: lengths that differ along the lanes' axes, no lanes, no devices, `memory` below what one lane takes,
+            a `folder` with results of other arguments.
     """
     arguments = read_arguments(function, args, in_axes)
     if memory is not None:
         memory = check_count(memory, "memory")
-    plan = make_plan(function, arguments, memory if memory is not None else free_memory() // 4)
+    if devices is None:
+        devices = jax.local_devices()
+        devices = devices[:1] if devices[0].platform == "cpu" else devices
+    if len(devices) == 0:
+        raise ValueError("devices has no device; None is all local ones")
+    plan = make_plan(function, arguments, tuple(devices), free_memory(devices) // 4 if memory is None else memory)
     store = open_store(function, arguments, plan, folder)
     return run_batches(arguments, plan, store, progress)
 
@@ -89,8 +98,6 @@ def read_arguments(function: Function, args: tuple[Any, ...], in_axes: Any) -> A
     """The arguments as leaves with their axes; raises as `fit_many` says."""
     if not callable(function):
         raise TypeError(f"function must be callable, such as gj.fit_newton, got {type(function).__name__}")
-    if isinstance(in_axes, list):
-        in_axes = tuple(in_axes)
     if is_traced(args):
         raise TypeError("fit_many runs on the host and takes no traced arrays; inside of jit use jax.vmap")
     if isinstance(in_axes, tuple) and not hasattr(in_axes, "_fields") and len(in_axes) != len(args):
@@ -125,9 +132,9 @@ def read_arguments(function: Function, args: tuple[Any, ...], in_axes: Any) -> A
     return Arguments(leaves, axes, tree, count)
 
 
-def free_memory() -> int:
+def free_memory(devices: Sequence[jax.Device]) -> int:
     """Bytes that are free: of the device with the least, or of the host where its devices are CPUs."""
-    stats = [device.memory_stats() for device in jax.local_devices()]
+    stats = [device.memory_stats() for device in devices]
     if all(stats):
         return min(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
     try:
@@ -136,14 +143,13 @@ def free_memory() -> int:
         return 4 << 30
 
 
-def make_plan(function: Function, arguments: Arguments, memory: int) -> Plan:
+def make_plan(function: Function, arguments: Arguments, devices: tuple[jax.Device, ...], memory: int) -> Plan:
     """The largest batch whose compiled program keeps to `memory`; raises where one lane does not."""
     shapes = tuple((leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, True)) for leaf in arguments.leaves)
-    devices = tuple(jax.local_devices())
-    size = min(arguments.lanes, _MOST * len(devices))
+    size = -(-arguments.lanes // -(-arguments.lanes // (_MOST * len(devices))))  # of batches alike
     while True:
         spread = min(len(devices), size)
-        size = -(-size // spread) * spread if size < arguments.lanes else arguments.lanes // spread * spread
+        size = size // spread * spread
         plan, needed = compiled_batch(function, arguments.axes, arguments.tree, shapes, size, devices[:spread])
         if needed <= memory:
             return plan
@@ -182,7 +188,10 @@ def compiled_batch(
         batch = jax.shard_map(
             batch, mesh=mesh, in_specs=tuple(map(specs, axes)), out_specs=PartitionSpec("lane"), check_vma=False
         )
-    program = jax.jit(batch, in_shardings=tuple(places)).lower(*wanted).compile()
+    options: dict[str, Any] = {}
+    if len(devices) > 1 and devices[0].platform == "cpu":
+        options["xla_cpu_multi_thread_eigen"] = False  # a core each, and none waits for another's
+    program = jax.jit(batch, in_shardings=tuple(places), compiler_options=options).lower(*wanted).compile()
     analysis = program.memory_analysis()
     needed = 0  # where the compiler does not say, a batch is as large as batches get
     if analysis is not None:
@@ -265,9 +274,8 @@ def run_batches(arguments: Arguments, plan: Plan, store: Store, progress: bool) 
             if progress:
                 show(plan, store, done, arguments.lanes, time.monotonic() - started)
     except KeyboardInterrupt:
-        warnings.warn(
-            f"interrupted: {done} of {arguments.lanes} lanes are done, and are what is returned", stacklevel=3
-        )
+        said = f"interrupted: {done} of {arguments.lanes} lanes are done, and are what is returned"
+        warnings.warn(said, stacklevel=3)
     if progress and sys.stderr.isatty():
         print(file=sys.stderr)
     return jax.tree.unflatten(jax.tree.structure(plan.result), [array[:done] for array in store.arrays])

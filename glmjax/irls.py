@@ -11,7 +11,7 @@ from .columns import Columns, bias_marks, in_range, measure, to_params, to_theta
 from .data import valid_rows
 from .factors import factor_by_cholesky, factor_by_qr, independent, penalized_rows, reciprocal_condition
 from .implicit import without_tangent
-from .lanes import rarely
+from .lanes import grouped, rarely
 from .linear import (
     Solution,
     Task,
@@ -134,14 +134,16 @@ def conclude(task: Task, columns: Columns, state: NewtonState, rcond: Array) -> 
     )
 
 
-@jax.custom_jvp
-@staged
-def newton_solution(task: Task) -> Solution:
-    """The runs from memory, and the verdict; differentiable by the implicit function theorem."""
+def runs(task: Task) -> Solution:
+    """The runs from memory, and the verdict."""
     run = first_run(task)
     run = rarely(run.state.status, ILL, lambda run: second_run(task, run), run)
     run = rarely(run.state.status, Status.NONFINITE, lambda run: blame_rows(task, run), run)
     return rarely(run.state.status, Status.SEPARATED, lambda run: mark_infinite(task, run), run).solution
+
+
+# Differentiable by the implicit function theorem.
+newton_solution = jax.custom_jvp(staged(runs, grouped(runs, lambda task: task.data.x)))
 
 
 @newton_solution.defjvp

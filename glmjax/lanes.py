@@ -1,6 +1,7 @@
 """Lanes of a `vmap`: what the lanes of a batch decide together, and how many there are."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -12,6 +13,8 @@ from .inputs import is_traced
 
 Value = TypeVar("Value")
 Function = Callable[..., Any]
+
+GROUP = 60_000  # numbers of rows of their own that lanes work on together: with what comes of them in a core's cache
 
 
 @jax.custom_batching.custom_vmap
@@ -36,6 +39,54 @@ def rarely(status: Array, ended: int, branch: Callable[[Value], Value], value: V
     if is_traced(status):
         return jax.lax.cond(any_lane(status == ended), branch, lambda value: value, value)
     return branch(value) if np.any(np.asarray(status) == ended) else value
+
+
+def grouped(function: Function, own: Callable[[Any], Any]) -> Function:
+    """The function, whose lanes go a group at a time, each to its end, where each has rows of its own on a CPU: what a
+    group works on fits the caches, and no lane waits for those of other groups. `own(value)` is what a lane does not
+    share then, of an argument, or of which of its leaves are batched.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def call(value: Any) -> Any:
+        return function(value)
+
+    @call.def_vmap
+    def _batched(axis_size: int, in_batched: list[Any], value: Any) -> tuple[Any, Any]:
+        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched[0])
+        size = axis_size
+        if own(in_batched[0]) and jax.default_backend() == "cpu":
+            size = max(1, GROUP * axis_size // max(own(value).size, 1))
+        run = jax.vmap(function, (axes,))
+        if size < axis_size:
+            run = partial(_in_groups, function, axes, axis_size, size)
+        out = grouped(run, own)(value)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call
+
+
+def _in_groups(function: Function, axes: Any, lanes: int, size: int, value: Any) -> Any:
+    """`jax.vmap(function, axes)` of so many lanes, a group at a time; the last group takes some lanes again."""
+    groups = -(-lanes // size)
+    size = -(-lanes // groups)
+
+    def group(start: Array) -> Any:
+        part = jax.tree.map(
+            lambda axis, leaf: leaf if axis is None else jax.lax.dynamic_slice_in_dim(leaf, start, size),
+            axes,
+            value,
+            is_leaf=lambda axis: axis is None,
+        )
+        return jax.vmap(function, (axes,))(part)
+
+    out = jax.lax.map(group, jnp.minimum(jnp.arange(groups) * size, lanes - size))
+    rest = lanes - (groups - 1) * size
+
+    def joined(leaf: Array) -> Array:
+        return jnp.concatenate([leaf[:-1].reshape(-1, *leaf.shape[2:]), leaf[-1][size - rest :]])
+
+    return jax.tree.map(joined, out)
 
 
 def lanewise(build: Callable[[int], Function]) -> Function:

@@ -226,7 +226,12 @@ def corrected_step(factor: Factor, pairs: Array, score: Array) -> Array:
     moves, turns = pairs
     products = jnp.sum(moves * turns, axis=1)
     curvature = jnp.where(products > 0, 1 / jnp.where(products > 0, products, 1), 0)
-    return two_loop(score, moves, turns, curvature, partial(solve, factor))
+    plain = partial(solve, factor)
+    return jax.lax.cond(
+        any_lane(jnp.any(curvature > 0)),
+        lambda: two_loop(score, moves, turns, curvature, plain),
+        lambda: plain(score),
+    )
 
 
 def newton_run(

@@ -1,5 +1,6 @@
 """`fit_path` and `cross_validate`: each fit is the net's own, glmnet's rules, folds as weights, transformations."""
 
+import re
 from functools import partial
 
 import chex
@@ -28,6 +29,10 @@ def problem(name, seed=0):
     return model, gj.make_data(x, y, family=model.family, weight=1 + np.arange(N) % 3, offset=0.1 * x[:, 0])
 
 
+def lane(fits, at):
+    return jax.tree.map(lambda leaf: leaf[at], fits)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("standardize", [False, True])
 def test_each_fit_of_a_path_is_the_nets_own(name, standardize):
@@ -38,7 +43,7 @@ def test_each_fit_of_a_path_is_the_nets_own(name, standardize):
                        standardize=standardize, tol=1e-12)  # fmt: skip
     gj.check(path.fit)
     for i in (1, 3, 11):
-        at = jax.tree.map(lambda leaf: leaf[i], path.fit)
+        at = lane(path.fit, i)
         alone = gj.fit_elastic_net(model, data, l1=at.l1, l2=at.l2, standardize=standardize)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-9), at.params, alone.params)
         np.testing.assert_allclose(at.loss, alone.loss, rtol=1e-12)
@@ -85,7 +90,12 @@ def test_paths_under_vmap_jit_and_derivatives():
 def validated():
     model, data = problem("bernoulli")
     folds = np.arange(N) % 4
-    return model, data, folds, gj.cross_validate(model, data, None, folds=folds, n_penalties=10, l1_ratio=0.9, tol=1e-10)
+    return (
+        model,
+        data,
+        folds,
+        gj.cross_validate(model, data, None, folds=folds, n_penalties=10, l1_ratio=0.9, tol=1e-10),
+    )
 
 
 def test_cross_validation_is_what_it_says(validated):
@@ -99,7 +109,7 @@ def test_cross_validation_is_what_it_says(validated):
                            l1_ratio=0.9, tol=1e-10)  # fmt: skip
         held = data._replace(weight=jnp.asarray(inside))
         for i in (0, 9):
-            params = jax.tree.map(lambda leaf: leaf[i], path.fit.params)
+            params = lane(path.fit.params, i)
             np.testing.assert_allclose(cv.scores[k, i], gj.deviance(model, params, held) / inside.sum(), rtol=1e-7)
     held = np.array([weights[folds == k].sum() for k in range(4)])
     scores = np.asarray(cv.scores)
@@ -116,7 +126,7 @@ def test_a_metric_of_ones_own_and_folds_by_a_key(validated):
     model, data, folds, cv = validated
     again = gj.cross_validate(model, data, None, folds=folds, penalties=cv.penalty, l1_ratio=0.9, tol=1e-10,
                               metric=wrong)  # fmt: skip
-    params = jax.tree.map(lambda leaf: leaf[1, 5], again.fold_fits.params)
+    params = lane(again.fold_fits.params, (1, 5))
     held = np.where(folds == 1, np.asarray(data.weight), 0)
     eta = np.asarray(gj.linear_predictor(model, params, data.x, data.offset))
     np.testing.assert_allclose(again.scores[1, 5], held @ ((eta > 0) != np.asarray(data.y)) / held.sum())
@@ -167,9 +177,8 @@ DATA = gj.Data(jnp.zeros((6, 2)).at[:, 0].set(jnp.arange(6.0)), jnp.array([0.0, 
     ],
 )
 def test_bad_input(arguments, message):
-    with pytest.raises(ValueError, match=".*") as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         gj.cross_validate(MODELS["bernoulli"], DATA, jax.random.key(0), **{"folds": 2, **arguments})
-    assert message in str(error.value)
 
 
 def test_a_key_is_asked_for():

@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tol", type=positive, default=1e-6, help="tolerance that everybody is given")
     parser.add_argument("--repeats", type=count, default=5, help="timed runs of each, interleaved; (e) and (f) take 3")
     parser.add_argument("--peer-lanes", type=count, default=16, help="lanes that loops are timed on")
-    parser.add_argument("--fit-many", action="store_true", help="race fit_many too, on all local devices")
     parser.add_argument("--once", type=positive, default=10.0, metavar="SECONDS",
                         help="a peer whose first call takes longer is timed by this call only")  # fmt: skip
     parser.add_argument("--batches", type=count, nargs="+", default=[1, 4, 16, 64, 256], metavar="LANES",
@@ -102,7 +101,7 @@ def race_batches(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     told: set[str] = set()
     for letter in sorted(set(options.problems) & set(KINDS)):
         batch = draw_batch(KINDS[letter].scaled(options.scale))
-        raced, absent = programs(batch, options.peer_lanes, options.fit_many)
+        raced, absent = programs(batch, options.peer_lanes)
         for line in set(absent) - told:
             say(line)
         told |= set(absent)

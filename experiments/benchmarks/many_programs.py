@@ -24,7 +24,6 @@ nemos: Any = importlib.import_module("nemos") if importlib.util.find_spec("nemos
 Call = Callable[[Any, float, int], Fitted]  # of a Batch, where `peers.Program` has a Problem
 OWN = ("glmjax", "naive")  # those that are no peers
 HEAD, LOOP, NAIVE = "glmjax vmap", "glmjax loop", "naive vmap"
-GROUP = 64  # lanes that `lax.map` takes at once
 
 
 def fit_lane(model: gj.Model, shared: Any, each: Any, tol: Any, max_steps: Any) -> gj.Fit:
@@ -36,15 +35,15 @@ LANES = (None, None, 0, None, None)  # in_axes of `fit_lane`
 fit_vmap = jax.jit(jax.vmap(fit_lane, LANES))
 
 
-@partial(jax.jit, static_argnums=5)
-def fit_map(model: gj.Model, shared: Any, each: Any, tol: Any, max_steps: Any, group: int | None) -> gj.Fit:
-    """Lanes one after another, or so many at once."""
-    return jax.lax.map(lambda lane: fit_lane(model, shared, lane, tol, max_steps), each, batch_size=group)
+@jax.jit
+def fit_loop(model: gj.Model, shared: Any, each: Any, tol: Any, max_steps: Any) -> gj.Fit:
+    """Lanes one after another."""
+    return jax.lax.map(lambda lane: fit_lane(model, shared, lane, tol, max_steps), each)
 
 
 def fit_batches(model: gj.Model, shared: Any, each: Any, tol: Any, max_steps: Any) -> gj.Fit:
     """`fit_many`: on all local devices, into NumPy arrays."""
-    return gj.fit_many(fit_lane, model, shared, each, tol, max_steps, in_axes=LANES)
+    return gj.fit_many(fit_lane, model, shared, each, tol, max_steps, in_axes=LANES, devices=jax.local_devices())
 
 
 @partial(jax.jit, static_argnums=0)
@@ -119,14 +118,11 @@ def call_first(call: Call, lanes: int) -> Call:
     return lambda batch, tol, max_iter: call(batch.first(min(lanes, batch.kind.lanes)), tol, max_iter)
 
 
-def programs(batch: Batch, lanes: int, many: bool = False) -> tuple[list[Program], list[str]]:
+def programs(batch: Batch, lanes: int) -> tuple[list[Program], list[str]]:
     """Everybody who can be raced, and a sentence for each who is not installed; loops take the first `lanes`."""
     own = [Program("glmjax", "vmap", None, call_fit(fit_vmap))]
-    if "x" in batch.each:  # where lanes share nothing, few at once stay in the caches
-        own.append(Program("glmjax", f"map, {GROUP} at once", None, call_fit(partial(fit_map, group=GROUP))))
-    if many:
-        own.append(Program("glmjax", "fit_many", None, call_fit(fit_batches)))
-    own.append(Program("glmjax", "loop", None, call_first(call_fit(partial(fit_map, group=None)), lanes)))
+    own.append(Program("glmjax", "fit_many", None, call_fit(fit_batches)))
+    own.append(Program("glmjax", "loop", None, call_first(call_fit(fit_loop), lanes)))
     own.append(Program("naive", "vmap", None, call_naive))
     fast, slow, absent = peers.programs()
     raced = [p._replace(call=call_loop(p.call, lanes)) for p in fast + slow if p.peer not in ("glmjax", "R")]
