@@ -145,11 +145,13 @@ def information_pass(
             def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
                 rows = clean(rows)
                 z = standardize(columns, rows.x)
-                parts = derivatives(model, rows, new, z @ point.theta, point.start)
+                # Written so that lanes come first in memory, as in what they bring along, and rows next.
+                eta = (point.theta.T @ z.T).T
+                parts = derivatives(model, rows, new, eta, point.start)
                 counts = per_row(parts.weight > 0, point.theta)
                 reach = jax.lax.cond(
                     far,
-                    lambda: jnp.max(jnp.where(counts, jnp.abs(z @ point.direction), 0), initial=0),
+                    lambda: jnp.max(jnp.where(counts, jnp.abs((point.direction.T @ z.T).T), 0), initial=0),
                     lambda: jnp.zeros((), z.dtype),
                 )
                 u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
