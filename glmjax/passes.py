@@ -136,7 +136,7 @@ def information_pass(
     p, k = point.theta.shape
 
     def build(lanes: int) -> Callable[..., LinearSums]:
-        width = lanes * p * k * k if lanes <= FEW else p * (p + 1) // 2 + lanes * k * k
+        width = lanes * p * k * k if lanes <= FEW else (p * (p + 1) // 2 + lanes * k * k) // 2
 
         def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
             most = jnp.sum(jnp.abs(point.direction))
@@ -209,7 +209,7 @@ def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> Line
     whole = data.weight is None and p >= 16
 
     def build(lanes: int) -> Callable[..., LinearSums]:
-        width = p + 8 * k * k if lanes == 1 else p + lanes * k * k
+        width = p + 8 * k * k if lanes == 1 else (p + lanes * k * k) // 2
 
         def run(model: Model, columns: Columns, data: Data, point: Point) -> LinearSums:
             bias = columns.constant is None
