@@ -23,9 +23,6 @@ from .lanes import any_lane, lanewise
 from .models import Model
 from .rows import chunk_rows, row_fold
 
-FEW = 16  # lanes up to which a product each is quicker than the products of all pairs of columns, which all share
-
-
 NEAR = 0.1  # a change of eta that is none of a row whose loss has no minimum: those keep moving by steps of one
 
 
@@ -136,7 +133,7 @@ def information_pass(
     p, k = point.theta.shape
 
     def build(lanes: int) -> Callable[..., LinearSums]:
-        width = lanes * p * k * k if lanes <= FEW else (p * (p + 1) // 2 + lanes * k * k) // 2
+        width = lanes * p * k * k if few(lanes, p) else (p * (p + 1) // 2 + lanes * k * k) // 2
 
         def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
             most = jnp.sum(jnp.abs(point.direction))
@@ -170,6 +167,11 @@ def information_pass(
     return lanewise(build)(model, columns, data, point, every)
 
 
+def few(lanes: int, p: int) -> bool:
+    """Whether a product each is quicker than that with all pairs of columns, which take their time to be made."""
+    return lanes <= 4 + p // 16
+
+
 @jax.custom_batching.custom_vmap
 def weighted_gram(h: Array, u: Array) -> Array:
     """`u' diag(h) u`, (lanes, p, p), for h (lanes, c), 0 or more, and u (c, p).
@@ -180,7 +182,7 @@ def weighted_gram(h: Array, u: Array) -> Array:
     if len(h) == 1:
         v = jnp.sqrt(jnp.maximum(h[0], 0))[:, None] * u
         return (v.T @ v)[None]
-    if len(h) <= FEW:
+    if few(len(h), u.shape[1]):
         v = jnp.sqrt(jnp.maximum(h, 0))[:, :, None] * u[None]
         return jnp.einsum("lcp,lcq->lpq", v, v)
     p = u.shape[1]

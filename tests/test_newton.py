@@ -226,6 +226,27 @@ def test_lanes_are_solo_fits():
         gj.check(fits)
 
 
+@pytest.mark.parametrize("lanes", [5, 12])  # a product each, and one for all
+@pytest.mark.parametrize("own", [False, True])
+def test_no_bit_of_a_lane_depends_on_the_others(lanes, own):
+    model, rng = gj.glm(gj.bernoulli()), np.random.default_rng(6)
+    x = jnp.asarray(rng.standard_normal((lanes, 60, 2) if own else (60, 2)))
+    ys = jnp.asarray(rng.integers(0, 2, (lanes, 60)).astype(float))
+    weights = jnp.asarray(rng.integers(0, 3, (lanes, 60)).astype(float))
+    fit = jax.jit(jax.vmap(lambda x, y, w: gj.fit_newton(model, gj.Data(x, y, w)), (0 if own else None, 0, 0)))
+    fits = fit(x, ys, weights)
+    apart = (x[1] if own else x)[:, 0] > 0
+    bad = fit(
+        x.at[0].set(jnp.nan) if own else x,
+        ys.at[1].set(apart.astype(float)).at[2].set(1.0),  # one separated, one of a single class
+        weights.at[0].set(jnp.nan).at[1].set(1.0),
+    )
+    names = [gj.Status(status).name for status in bad.status[:3].tolist()]
+    assert names == ["INVALID_INPUT", "SEPARATED", "SEPARATED"]
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[3:], b[3:]), fits, bad)
+    np.testing.assert_array_equal(fits.status[3:], gj.Status.CONVERGED)
+
+
 def test_lanes_of_nested_vmaps_share_one_product_and_are_solo_fits():
     model, x = gj.glm(gj.poisson()), jnp.asarray(np.random.default_rng(3).standard_normal((700, 3)))
     ys = jnp.asarray(np.random.default_rng(4).poisson(np.exp(0.3 * x[:, 0]), (3, 700)).astype(float))
