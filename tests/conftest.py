@@ -9,6 +9,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget():
+    """What a file has compiled is let go after it: a process may map some ten thousand pieces of memory only, and a
+    compiler that runs out of them crashes.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(2026)
