@@ -75,7 +75,7 @@ def cross_validate(
         key: a JAX random key, to deal the rows into folds; None where `folds` says.
         folds: how many, 2 to n; or (n,), the fold of each row, 0 to K - 1.
         metric: `metric(model, params, data)`, the lower the better, of data whose weights are 0 outside of the fold;
-            the mean deviance by default.
+            the mean deviance by default. A function that is made anew for each call is compiled anew.
         Others as in `fit_path`; the penalties are those that suit all rows.
 
     Returns:
