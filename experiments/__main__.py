@@ -37,7 +37,6 @@ def use_all_cores() -> None:
     if not chosen:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", cores)
-        os.environ.setdefault("NPROC", str(2 * cores))  # threads of JAX: what a device waits for finds a free one
 
 
 def listing() -> str:

@@ -1,10 +1,8 @@
 """`fit_many`: lanes of a `vmap` beyond what memory holds, batch by batch, on all local devices, with progress."""
 
 import functools
-import hashlib
 import json
 import os
-import re
 import sys
 import time
 import warnings
@@ -16,20 +14,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .arguments import Arguments, Function, fingerprint, lanes_of, read_arguments, shapes_of
 from .files import write_atomic
-from .inputs import check_count, is_traced
+from .inputs import check_count
 from .results import Fit, Status
-
-Function = Callable[..., Any]
-
-
-class Arguments(NamedTuple):
-    """Arguments as flat leaves, the axis of each that has the lanes (None: shared by all), and how many lanes."""
-
-    leaves: list[Any]
-    axes: tuple[int | None, ...]
-    tree: Any
-    lanes: int
 
 
 class Plan(NamedTuple):
@@ -94,44 +82,6 @@ def fit_many(
     return run_batches(arguments, plan, store, progress)
 
 
-def read_arguments(function: Function, args: tuple[Any, ...], in_axes: Any) -> Arguments:
-    """The arguments as leaves with their axes; raises as `fit_many` says."""
-    if not callable(function):
-        raise TypeError(f"function must be callable, such as gj.fit_newton, got {type(function).__name__}")
-    if is_traced(args):
-        raise TypeError("fit_many runs on the host and takes no traced arrays; inside of jit use jax.vmap")
-    if isinstance(in_axes, tuple) and not hasattr(in_axes, "_fields") and len(in_axes) != len(args):
-        raise ValueError(f"in_axes has {len(in_axes)} entries for {len(args)} arguments; give one each, None is shared")
-    spread = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
-    try:
-        axes = jax.tree.map(
-            lambda axis, part: [axis] * len(jax.tree.leaves(part)), spread, args, is_leaf=lambda axis: axis is None
-        )
-    except ValueError as error:
-        raise ValueError(f"in_axes does not match the arguments' structure: {error}") from None
-    flat = tuple(axis for part in jax.tree.leaves(axes, is_leaf=lambda part: isinstance(part, list)) for axis in part)
-    paths, tree = jax.tree_util.tree_flatten_with_path(args)
-    leaves = [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for _, leaf in paths]
-    lengths: dict[str, int] = {}
-    for (path, _), leaf, axis in zip(paths, leaves, flat, strict=True):
-        name = f"args{jax.tree_util.keystr(path)}"
-        if axis is None:
-            continue
-        if not isinstance(axis, int) or not -leaf.ndim <= axis < leaf.ndim:
-            raise ValueError(f"{name} has shape {leaf.shape} and no axis {axis} for the lanes; see in_axes")
-        lengths[name] = leaf.shape[axis]
-    if not lengths:
-        raise ValueError("no argument has lanes: in_axes is None everywhere; give the axis of those that differ")
-    first, count = next(iter(lengths.items()))
-    for name, length in lengths.items():
-        if length != count:
-            raise ValueError(f"{name} has {length} lanes, {first} has {count}; give each its own, or None in in_axes")
-    if count == 0:
-        raise ValueError(f"{first} has 0 lanes; there is nothing to fit")
-    axes = tuple(axis if axis is None else axis % leaf.ndim for axis, leaf in zip(flat, leaves, strict=True))
-    return Arguments(leaves, axes, tree, count)
-
-
 def free_memory(devices: Sequence[jax.Device]) -> int:
     """Bytes that are free: of the device with the least, or of the host where its devices are CPUs."""
     stats = [device.memory_stats() for device in devices]
@@ -145,7 +95,7 @@ def free_memory(devices: Sequence[jax.Device]) -> int:
 
 def make_plan(function: Function, arguments: Arguments, devices: tuple[jax.Device, ...], memory: int) -> Plan:
     """The largest batch whose compiled program keeps to `memory`; raises where one lane does not."""
-    shapes = tuple((leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, True)) for leaf in arguments.leaves)
+    shapes = shapes_of(arguments)
     size = -(-arguments.lanes // -(-arguments.lanes // (_MOST * len(devices))))  # of batches alike
     while True:
         spread = min(len(devices), size)
@@ -180,7 +130,7 @@ def compiled_batch(
         return jax.vmap(one, axes)(*leaves)
 
     wanted = tuple(
-        jax.ShapeDtypeStruct(shape if axis is None else (*shape[:axis], size, *shape[axis + 1 :]), dtype)
+        jax.ShapeDtypeStruct(shape if axis is None else (*shape[:axis], size, *shape[axis:]), dtype)
         for axis, (shape, dtype) in zip(axes, shapes, strict=True)
     )
     places = [NamedSharding(mesh, specs(axis)) for axis in axes]
@@ -223,10 +173,9 @@ def open_store(function: Function, arguments: Arguments, plan: Plan, folder: str
         if found["arguments"] != digest:
             raise ValueError(f"{folder} has results of other arguments; choose another folder, or delete this one")
         done = found["lanes"]
-    files = []
+    files, mode = [], "r+" if done else "w+"
     for path, leaf in paths:
         name = jax.tree_util.keystr(path).strip(".[]'").replace("'", "").replace("[", ".").replace("]", "") or "result"
-        mode = "r+" if done else "w+"
         files.append(
             np.lib.format.open_memmap(folder / f"{name}.npy", mode, leaf.dtype, (arguments.lanes, *leaf.shape))
         )
@@ -238,18 +187,6 @@ def open_store(function: Function, arguments: Arguments, plan: Plan, folder: str
         write_atomic(log, lambda file: file.write(text.encode()))
 
     return Store(files, done, mark)
-
-
-def fingerprint(function: Function, arguments: Arguments) -> str:
-    """What tells this call's arguments from others'."""
-    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
-    tree = re.sub(r" at 0x[0-9a-f]+", "", str(arguments.tree))  # functions in descriptions, wherever they lie in memory
-    seen = hashlib.blake2b(f"{name} {arguments.axes} {tree}".encode(), digest_size=16)
-    for leaf in arguments.leaves:
-        data = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        seen.update(f"{data.shape} {data.dtype}".encode())
-        seen.update(np.ascontiguousarray(data).tobytes())
-    return seen.hexdigest()
 
 
 def run_batches(arguments: Arguments, plan: Plan, store: Store, progress: bool) -> Any:
@@ -279,13 +216,6 @@ def run_batches(arguments: Arguments, plan: Plan, store: Store, progress: bool) 
     if progress and sys.stderr.isatty():
         print(file=sys.stderr)
     return jax.tree.unflatten(jax.tree.structure(plan.result), [array[:done] for array in store.arrays])
-
-
-def lanes_of(leaf: Any, axis: int, start: int, size: int) -> Any:
-    """`size` lanes of a leaf; of a NumPy array a view."""
-    if isinstance(leaf, jax.Array):
-        return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis)
-    return leaf[(*[slice(None)] * axis, slice(start, start + size))]
 
 
 def show(plan: Plan, store: Store, done: int, count: int, seconds: float) -> None:

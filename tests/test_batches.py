@@ -14,6 +14,7 @@ import pytest
 
 import glmjax as gj
 from glmjax import batches
+from glmjax.arguments import read_arguments, shapes_of
 
 MODEL = gj.glm(gj.poisson())
 LANES, N, D = 23, 80, 3
@@ -42,8 +43,8 @@ def close(found, wanted, rtol=1e-11):
 @pytest.fixture(scope="module")
 def small():
     """A budget in bytes that makes several batches, and their size."""
-    arguments = batches.read_arguments(gj.fit_newton, (MODEL, DATA._replace(y=YS)), AXES)
-    shapes = tuple((leaf.shape, leaf.dtype) for leaf in arguments.leaves)
+    arguments = read_arguments(gj.fit_newton, (MODEL, DATA._replace(y=YS)), AXES)
+    shapes = shapes_of(arguments)
     device = tuple(jax.local_devices()[:1])
     memory = batches.compiled_batch(gj.fit_newton, arguments.axes, arguments.tree, shapes, 6, device)[1]
     plan = batches.make_plan(gj.fit_newton, arguments, device, memory)
