@@ -19,6 +19,8 @@ from .files import write_atomic
 from .inputs import check_count
 from .results import Fit, Status
 
+_MOST = 1024  # lanes in a batch of a device: beyond, nothing gets faster, and slow lanes hold up more
+
 
 class Plan(NamedTuple):
     """A compiled batch of so many lanes, where its arguments go, and its result for one lane as shapes."""
@@ -67,7 +69,7 @@ def fit_many(
 
     Raises:
         ValueError: lengths that differ along the lanes' axes, no lanes, no devices, `memory` below what one lane takes,
-            a `folder` with results of other arguments.
+            a `folder` with results of other arguments, or with files that are none of its own.
     """
     arguments = read_arguments(function, args, in_axes)
     if memory is not None:
@@ -108,9 +110,6 @@ def make_plan(function: Function, arguments: Arguments, devices: tuple[jax.Devic
                 f"memory = {memory} bytes is below what one lane takes, {needed} bytes; give more, or rows in chunks"
             )
         size = max(1, min(size // 2, int(0.9 * size * memory / needed)))
-
-
-_MOST = 1024  # lanes in a batch of a device: beyond, nothing gets faster, and slow lanes hold up more
 
 
 @functools.lru_cache(maxsize=64)
@@ -173,20 +172,32 @@ def open_store(function: Function, arguments: Arguments, plan: Plan, folder: str
         if found["arguments"] != digest:
             raise ValueError(f"{folder} has results of other arguments; choose another folder, or delete this one")
         done = found["lanes"]
-    files, mode = [], "r+" if done else "w+"
-    for path, leaf in paths:
-        name = jax.tree_util.keystr(path).strip(".[]'").replace("'", "").replace("[", ".").replace("]", "") or "result"
-        files.append(
-            np.lib.format.open_memmap(folder / f"{name}.npy", mode, leaf.dtype, (arguments.lanes, *leaf.shape))
-        )
+    places = [folder / f"{name_of(path)}.npy" for path, _ in paths]
+    strange = [place for place in places if place.exists() and not log.exists()]
+    if strange:
+        raise ValueError(f"{strange[0]} is there and is none of fit_many's; choose another folder, or move it away")
+
+    def note(done: int) -> None:
+        text = json.dumps({"arguments": digest, "lanes": done, "of": arguments.lanes})
+        write_atomic(log, lambda file: file.write(text.encode()))
+
+    note(done)  # before there are files: they are then known to be this call's
+    files = [
+        np.lib.format.open_memmap(place, "r+" if done else "w+", leaf.dtype, (arguments.lanes, *leaf.shape))
+        for place, (_, leaf) in zip(places, paths, strict=True)
+    ]
 
     def mark(done: int) -> None:
         for file in files:
             file.flush()  # to the disk, before the log says that it is there
-        text = json.dumps({"arguments": digest, "lanes": done, "of": arguments.lanes})
-        write_atomic(log, lambda file: file.write(text.encode()))
+        note(done)
 
     return Store(files, done, mark)
+
+
+def name_of(path: Any) -> str:
+    """The name of a result's file: "params.w"."""
+    return jax.tree_util.keystr(path).strip(".[]'").replace("'", "").replace("[", ".").replace("]", "") or "result"
 
 
 def run_batches(arguments: Arguments, plan: Plan, store: Store, progress: bool) -> Any:

@@ -24,9 +24,9 @@ from .linear import (
     optimum_tangent,
     theta_penalty,
 )
-from .passes import factor_pass
 from .programs import quick_jit, staged
 from .results import RUNNING, Status
+from .rotations import factor_pass
 from .steps import BLOCK, ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
 
 

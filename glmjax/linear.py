@@ -14,10 +14,11 @@ from .implicit import implicit_tangent
 from .inputs import check_count, check_number, is_traced
 from .losses import objective, targets_supported, with_dispersion
 from .models import Model, check_params, check_problem, in_dtype
-from .passes import Point, resting_factor
+from .passes import Point
 from .predictors import Dense, Linear
 from .programs import quick_jit
 from .results import Fit, Status
+from .rotations import resting_factor
 
 
 class Task(NamedTuple):

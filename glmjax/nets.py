@@ -1,6 +1,8 @@
 """An elastic net to fit: its arguments checked, its terms in standardized columns, its derivative.
 
-minimize  sum(weight nll) / sum(weight) + sum(l1 |w|) + sum(l2 w^2) / 2,   lower <= w <= upper,  biases free
+    minimize  sum(weight nll) / sum(weight) + sum(l1 |w|) + sum(l2 w^2) / 2,   lower <= w <= upper,  biases free
+
+The runs are those of `proximal`.
 """
 
 from typing import Any, NamedTuple

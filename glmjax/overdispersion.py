@@ -28,9 +28,10 @@ from .lanes import rarely
 from .linear import Solution, Task, theta_penalty
 from .losses import objective, penalty
 from .models import Model, linear_predictor
-from .passes import LinearSums, factor_pass, information_pass
+from .passes import LinearSums, information_pass
 from .programs import quick_jit, staged
 from .results import RUNNING, Status
+from .rotations import factor_pass
 from .rows import chunk_rows, row_fold, row_sums
 from .steps import ILL, NewtonState, Rules, newton_init, newton_run, point
 

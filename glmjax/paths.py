@@ -65,29 +65,29 @@ def at_penalty(net: Net, penalty: Array) -> Net:
     return net._replace(l1=penalty * net.l1, task=net.task._replace(l2=penalty * net.task.l2))
 
 
-def null_run(net: Net) -> tuple[Columns, ProximalState]:
-    """The run without the penalized columns, and the standardized columns that it is in."""
+def null_run(net: Net, rows: Data) -> tuple[Columns, ProximalState]:
+    """The run without the penalized columns, on rows that are clean, and the standardized columns that it is in."""
     columns = measure_net(net)
     penalized = (net.l1 > 0) | (net.task.l2 > 0)
     lower, upper = jnp.where(penalized, 0, net.lower), jnp.where(penalized, 0, net.upper)
     null = at_penalty(net, jnp.zeros((), net.l1.dtype))._replace(lower=lower, upper=upper)
     rules = net_rules(null, columns)
     state = net_start(null, columns, rules)
-    return columns, net_run(net.task.model, cleaned(net.task.data), columns, rules, state)
+    return columns, net_run(net.task.model, rows, columns, rules, state)
 
 
 @quick_jit
 def largest_penalty(net: Net) -> Array:
     """The least penalty at which no coefficient that has an l1 leaves 0, ()."""
-    columns, state = null_run(net)
+    columns, state = null_run(net, cleaned(net.task.data))
     l1 = theta_terms(net, columns).l1
     return jnp.max(jnp.where(l1 > 0, jnp.abs(state.gradient) / jnp.where(l1 > 0, l1, 1), 0), initial=0)
 
 
 def solve_path(net: Net, penalty: Array) -> Solution:
     """The runs at each of `penalty` (m,), every one from the end of the last."""
-    columns, state = null_run(net)
     rows = cleaned(net.task.data)
+    columns, state = null_run(net, rows)
     # Score-only passes standardize in the coefficients: not where the columns are far from 0. Nor do they see that
     # there is no minimum; penalties leave one exactly where there is one without the penalized columns.
     near = jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4

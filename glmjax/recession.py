@@ -25,7 +25,8 @@ from .data import Data, clean, row_weight
 from .inputs import per_row
 from .lanes import any_lane
 from .models import Model
-from .passes import contrasts, derivatives
+from .passes import derivatives
+from .rotations import contrasts
 from .rows import chunk_rows, row_fold
 
 PASSES = 200  # of conjugate gradients at most

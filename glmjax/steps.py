@@ -28,9 +28,10 @@ from .data import Data
 from .factors import Factor, Penalty, factor_by_cholesky, factor_by_qr, smallest_pivot, solve
 from .lanes import any_lane
 from .models import Model
-from .passes import NEAR, LinearSums, Point, factor_pass, information_pass, score_pass
+from .passes import NEAR, LinearSums, Point, information_pass, score_pass
 from .quasinewton import two_loop
 from .results import RUNNING, Status
+from .rotations import factor_pass
 
 SCORE, INFORMATION = 0, 1  # what a pass is asked for
 ILL = -2

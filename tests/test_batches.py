@@ -97,6 +97,13 @@ def test_a_folder_keeps_what_is_done(wanted, small, tmp_path):
         gj.fit_many(gj.fit_newton, MODEL, DATA._replace(y=YS + 1), in_axes=AXES, folder=folder)
 
 
+def test_files_that_are_not_its_own_survive(tmp_path):
+    np.save(tmp_path / "loss.npy", np.arange(3))
+    with pytest.raises(ValueError, match=r"loss\.npy is there and is none of fit_many's; choose another folder"):
+        gj.fit_many(gj.fit_newton, MODEL, DATA._replace(y=YS), in_axes=AXES, folder=tmp_path)
+    assert np.load(tmp_path / "loss.npy").tolist() == [0, 1, 2]
+
+
 def test_ctrl_c_returns_what_is_done(small, monkeypatch):
     (memory, size), parts = small, []
     device_put = jax.device_put

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     "inputs programs numerics links distributions families proportions counts mixtures positives predictors data results files lanes",
     "models",
-    "rows losses information minibatches columns passes factors implicit",
+    "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton recession lbfgs coordinates descent nets proximal separation auto settings sgd",
     "many arguments batches paths folds influence resampling approximation",
 ]
