@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .coordinates import Terms, bfgs, corrected, minimize_model, violation
+from .lanes import chosen
 from .passes import NEAR, LinearSums, Point
 from .results import RUNNING, Status
 
@@ -192,7 +193,7 @@ def proximal_restart(rules: Rules, ended: ProximalState, bias: Array, kind: Arra
     state = proximal_step(rules, begun, sums, bias)
     state = state._replace(kind=kind, steps=state.steps - 1, passes=state.passes - 1)
     # Where no pass has found anything there is nothing to go on from.
-    return jax.tree.map(lambda new, old: jnp.where(jnp.isfinite(ended.loss), new, old), state, ended)
+    return chosen(jnp.isfinite(ended.loss), state, ended)
 
 
 def point(state: ProximalState) -> Point:

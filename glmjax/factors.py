@@ -90,26 +90,21 @@ def smallest_pivot(factor: Factor) -> Array:
     return jnp.min(jnp.diag(factor.upper) ** 2)
 
 
-def reciprocal_condition(factor: Factor) -> Array:
-    """1 / (|R| |R^-1|) of the scaled factor in the 1-norm, columns that are not kept left out.
+def reciprocal_condition(upper: Array) -> Array:
+    """1 / (|R| |R^-1|) of a scaled factor in the 1-norm; unit columns, as of those not kept, do not show.
 
     |R^-1| is Hager's estimate, as in LAPACK's `trcon`: it climbs to the column of R^-1 with the largest norm, and then
     looks at the next most promising ones.
     """
-    upper, kept = factor.upper, factor.kept
-
-    def inverse(b: Array, trans: int) -> Array:
-        return jnp.where(kept, jax.scipy.linalg.solve_triangular(upper, jnp.where(kept, b, 0), trans=trans), 0)
+    p = len(upper)
 
     def climb(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, seen, largest = state
-        y = inverse(x, 0)
-        slope = jnp.abs(inverse(jnp.where(y < 0, -1, 1).astype(y.dtype), 1))
-        best = jnp.arange(len(x)) == jnp.argmax(jnp.where(seen, -1, slope))
+        y = jax.scipy.linalg.solve_triangular(upper, x)
+        slope = jnp.abs(jax.scipy.linalg.solve_triangular(upper, jnp.where(y < 0, -1, 1).astype(y.dtype), trans=1))
+        best = jnp.arange(p) == jnp.argmax(jnp.where(seen, -1, slope))
         return best.astype(x.dtype), seen | best, jnp.maximum(largest, jnp.sum(jnp.abs(y)))
 
-    even = jnp.full(upper.shape[0], 1 / upper.shape[0], upper.dtype)
-    start = (even, jnp.zeros_like(kept), jnp.zeros((), upper.dtype))
+    start = (jnp.full(p, 1 / p, upper.dtype), jnp.zeros(p, bool), jnp.zeros((), upper.dtype))
     largest = jax.lax.fori_loop(0, 6, climb, start)[2]
-    columns = jnp.sum(jnp.abs(jnp.where(kept[None], upper, 0)), axis=0)
-    return 1 / (jnp.max(columns) * largest)
+    return 1 / (jnp.max(jnp.sum(jnp.abs(upper), axis=0)) * largest)

@@ -9,9 +9,9 @@ from jax import Array
 
 from .columns import Columns, bias_marks, in_range, measure, to_params, to_theta, to_theta_marks
 from .data import valid_rows
-from .factors import factor_by_cholesky, factor_by_qr, independent, penalized_rows, reciprocal_condition
+from .factors import independent, penalized_rows, reciprocal_condition
 from .implicit import without_tangent
-from .lanes import grouped, rarely
+from .lanes import chosen, grouped, rarely
 from .linear import (
     Solution,
     Task,
@@ -72,8 +72,7 @@ def first_run(task: Task) -> Run:
     start = newton_init(starting_theta(task, columns), status, task.params is None, bool(samples))
     bias = bias_marks(columns, start.theta)
     state = newton_run(rules, start, bias, lambda state: memory_sums(rules, model, columns, data, state))
-    factor = factor_by_cholesky(state.system, rules.penalty, jnp.zeros_like(state.damping), state.kept)
-    return Run(columns, state, conclude(task, columns, state, reciprocal_condition(factor)))
+    return Run(columns, state, conclude(task, columns, state))
 
 
 @quick_jit
@@ -91,9 +90,8 @@ def second_run(task: Task, run: Run) -> Run:
     bias = bias_marks(columns, state.theta)
     sums_at = partial(orthogonal_sums, model, columns, data)
     state = newton_run(rules, state, bias, sums_at, orthogonal=True)
-    factor = factor_by_qr(state.system, penalty, jnp.zeros_like(state.damping), state.kept)
-    ended = Run(columns, state, conclude(task, columns, state, reciprocal_condition(factor)))
-    return jax.tree.map(lambda a, b: jnp.where(ill, a, b), ended, run)
+    ended = Run(columns, state, conclude(task, columns, state))
+    return chosen(ill, ended, run)
 
 
 @quick_jit
@@ -113,7 +111,7 @@ def mark_infinite(task: Task, run: Run) -> Run:
     return run._replace(solution=run.solution._replace(infinite=marks))
 
 
-def conclude(task: Task, columns: Columns, state: NewtonState, rcond: Array) -> Solution:
+def conclude(task: Task, columns: Columns, state: NewtonState) -> Solution:
     """What the state at the end of a run means."""
     ended = (state.status == Status.CONVERGED) | (state.status == Status.SEPARATED)
     theta = jnp.where(ended, state.trial, state.theta)
@@ -128,7 +126,7 @@ def conclude(task: Task, columns: Columns, state: NewtonState, rcond: Array) -> 
         steps=state.steps,
         passes=state.passes,
         status=jnp.where(deficient, Status.RANK_DEFICIENT, state.status).astype(jnp.int32),
-        rcond=rcond,
+        rcond=reciprocal_condition(state.upper),
         aliased=as_marks(task, columns, aliased),
         infinite=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), like),
     )

@@ -41,6 +41,11 @@ def rarely(status: Array, ended: int, branch: Callable[[Value], Value], value: V
     return branch(value) if np.any(np.asarray(status) == ended) else value
 
 
+def chosen(flag: Array, value: Value, other: Value) -> Value:
+    """`value` in lanes that have their flag, (), up, and `other` in those that have not, leaf by leaf."""
+    return jax.tree.map(partial(jax.lax.select, flag), value, other)
+
+
 def grouped(function: Function, own: Callable[[Any], Any]) -> Function:
     """The function, whose lanes go a group at a time, each to its end, where each has rows of its own on a CPU: what a
     group works on fits the caches, and no lane waits for those of other groups. `own(value)` is what a lane does not

@@ -24,7 +24,7 @@ from .data import Data, clean, row_weight
 from .factors import Penalty
 from .implicit import implicit_tangent, without_tangent
 from .irls import newton_solution
-from .lanes import rarely
+from .lanes import chosen, rarely
 from .linear import Solution, Task, theta_penalty
 from .losses import objective, penalty
 from .models import Model, linear_predictor
@@ -142,7 +142,7 @@ def second_joint_run(task: Task, joint: Joint) -> Joint:
     ill = joint.state.status == ILL
     status = jnp.where(ill, RUNNING, joint.state.status)
     ended = joint_run(task, joint._replace(state=joint.state._replace(status=status)), orthogonal=True)
-    return jax.tree.map(lambda a, b: jnp.where(ill, a, b), ended, joint)
+    return chosen(ill, ended, joint)
 
 
 @quick_jit
@@ -153,7 +153,7 @@ def joint_verdict(task: Task, joint: Joint) -> Overdispersed:
     theta = jnp.where(state.status == Status.CONVERGED, state.trial, state.theta)
     kept = state.kept[:-1].reshape(theta[:-1].shape)
     found = to_params(columns, jnp.where(kept, theta[:-1], 0), base.params)
-    params = jax.tree.map(lambda new, old: jnp.where(ran, new, old), found, base.params)
+    params = chosen(ran, found, base.params)
     alpha = jnp.where(ran, jnp.exp(theta[-1, 0]), 0)
     loss, sums = objective(at_alpha(task.model, alpha), params, clean(task.data), task.l2)
     optimality = jnp.max(jnp.abs(state.score)) / jnp.maximum(1, jnp.abs(state.loss))

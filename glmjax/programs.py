@@ -8,8 +8,12 @@ import jax
 
 from .inputs import is_traced
 
-# XLA's newer way to write a CPU's loops takes a third longer to compile, and these are no faster for it.
-_OPTIONS: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+# What takes XLA a while on a CPU, and makes programs of many small loops no faster.
+_OPTIONS: dict[str, Any] = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_disable_hlo_passes": "tree_reduction_rewriter",
+    "xla_backend_optimization_level": 2,
+}
 
 
 def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -19,7 +23,7 @@ def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        if not is_traced(*args):
+        if not is_traced(*args) and jax.default_backend() == "cpu":
             try:
                 return quick(*args)
             except (ValueError, jax.errors.JaxRuntimeError):

@@ -95,23 +95,30 @@ def trial(state: LBFGSState) -> Array:
     return state.at + state.length * state.direction
 
 
-def two_loop(gradient: Array, moves: Array, turns: Array, curvature: Array, initial: Callable[[Array], Array]) -> Array:
-    """H g, H the inverse Hessian about `initial` that the pairs of moves and turns tell; pairs whose curvature is 0
-    change nothing.
+def two_loop(
+    gradient: Array,
+    moves: Array,
+    turns: Array,
+    curvature: Array,
+    initial: Callable[[Array], Array],
+    count: Array | int,
+) -> Array:
+    """H g, H the inverse Hessian about `initial` that the first `count` pairs of moves and turns tell; pairs whose
+    curvature is 0 change nothing.
     """
 
-    def back(q: Array, pair: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        s, y, rho = pair
-        alpha = rho * (s @ q)
-        return q - alpha * y, alpha
+    def back(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        q, alphas = state
+        alpha = curvature[i] * (moves[i] @ q)
+        return q - alpha * turns[i], alphas.at[i].set(alpha)
 
-    def forth(r: Array, pair: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
-        s, y, rho, alpha = pair
-        return r + (alpha - rho * (y @ r)) * s, None
+    q, alphas = jax.lax.fori_loop(0, count, back, (gradient, jnp.zeros_like(curvature)))
 
-    pairs = (moves, turns, curvature)
-    q, alphas = jax.lax.scan(back, gradient, pairs)
-    return jax.lax.scan(forth, initial(q), (*pairs, alphas), reverse=True)[0]
+    def forth(j: Array, r: Array) -> Array:
+        i = count - 1 - j
+        return r + (alphas[i] - curvature[i] * (turns[i] @ r)) * moves[i]
+
+    return jax.lax.fori_loop(0, count, forth, initial(q))
 
 
 def lbfgs_step(rules: Rules, state: LBFGSState, sums: GradientSums) -> LBFGSState:
@@ -161,7 +168,7 @@ def lbfgs_step(rules: Rules, state: LBFGSState, sums: GradientSums) -> LBFGSStat
     # About the scale of the newest pair; with none the step is the gradient, cut to a length of 1.
     newest = curvature[0] * (turns[0] @ turns[0])
     scale = jnp.where(curvature[0] > 0, newest, jnp.maximum(1, jnp.linalg.norm(gradient)))
-    direction = -two_loop(gradient, moves, turns, curvature, lambda q: q / scale)
+    direction = -two_loop(gradient, moves, turns, curvature, lambda q: q / scale, len(moves))
     downhill = gradient @ direction
     uphill = ~(downhill < 0)
     direction = jnp.where(uphill, -gradient / jnp.maximum(1, jnp.linalg.norm(gradient)), direction)

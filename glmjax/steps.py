@@ -26,7 +26,7 @@ from jax import Array
 from .columns import Columns
 from .data import Data
 from .factors import Factor, Penalty, factor_by_cholesky, factor_by_qr, smallest_pivot, solve
-from .lanes import any_lane
+from .lanes import any_lane, chosen
 from .models import Model
 from .passes import NEAR, LinearSums, Point, information_pass, score_pass
 from .quasinewton import two_loop
@@ -66,6 +66,7 @@ class NewtonState(NamedTuple):
     deviance: Array
     score: Array
     system: Array  # the information, or by QR its triangular factor
+    upper: Array  # the factor that the last step was solved with
     weight: Array
     damping: Array
     decrement: Array
@@ -93,6 +94,7 @@ def newton_init(theta: Array, status: Array, start: bool, rehearse: bool) -> New
         deviance=zero,
         score=jnp.zeros(p, dtype),
         system=jnp.zeros((p, p), dtype),
+        upper=jnp.eye(p, dtype=dtype),
         weight=zero,
         damping=zero,
         decrement=infinity,
@@ -124,16 +126,18 @@ def newton_step(
     total = jnp.where(sums.weight > 0, sums.weight, 1)
     flat = state.trial.reshape(-1)
     score = sums.score / total + penalty.diagonal * flat
-    loss = sums.nll / total + 0.5 * jnp.sum(penalty.diagonal * flat**2)
+    ridge, length = jnp.sum(jnp.stack([penalty.diagonal * flat**2, jnp.abs(flat)]), axis=1)
+    loss = sums.nll / total + 0.5 * ridge
     size = jnp.maximum(sums.size / total, 1)
     fresh = state.kind == INFORMATION
     system = jnp.where(fresh, sums.system / (jnp.sqrt(total) if orthogonal else total), state.system)
 
     # Without slack lanes would backtrack on rounding at the optimum, of the loss and of eta, a sum of terms as large as
     # theta; steps whose gain is less than that are taken on trust, since the score still tells.
-    slack = eps * size * (16 + jnp.sum(jnp.abs(flat)))
+    slack = eps * size * (16 + length)
     slack = jnp.where(state.decrement**2 <= slack, 1e4 * slack, slack)
-    finite = jnp.all(jnp.isfinite(score)) & jnp.all(jnp.isfinite(system))
+    # No entry of an information is larger than its diagonal.
+    finite = jnp.all(jnp.isfinite(score) & jnp.isfinite(jnp.diag(system)))
     accepted = finite & (state.start | sampled | (loss <= state.loss + slack))
 
     damping = jnp.where(state.damping > 1e-4, state.damping / 10, 0)
@@ -194,6 +198,7 @@ def newton_step(
         deviance=jnp.where(known, sums.deviance, state.deviance),
         score=score,
         system=system,
+        upper=factor.upper,
         weight=sums.weight,
         damping=damping,
         decrement=jnp.where(known, decrement, state.decrement),
@@ -211,7 +216,7 @@ def newton_step(
     well = smallest_pivot(factor) > precision**0.6
     ill = accepted & ~sampled & fresh & (damping == 0) & ~well
     again = state._replace(weight=sums.weight, passes=state.passes + 1, status=jnp.full_like(state.status, ILL))
-    following = jax.tree.map(lambda a, b: jnp.where(ill, a, b), again, following)
+    following = chosen(ill, again, following)
     if rules.samples is None:
         return following
     afresh = newton_init(jnp.zeros_like(theta), state.status, start=True, rehearse=False)
@@ -219,7 +224,7 @@ def newton_step(
     # Nor is one of use that has led far from the optimum, as where a level had no events among its rows.
     first = (state.passes == 0) & ~state.start
     wrong = jnp.where(sampled, ~(accepted & well), first & (lost | (decrement > 0.5 * scale)))
-    return jax.tree.map(lambda a, b: jnp.where(wrong, a, b), afresh, following)
+    return chosen(wrong, afresh, following)
 
 
 def corrected_step(factor: Factor, pairs: Array, score: Array) -> Array:
@@ -227,12 +232,8 @@ def corrected_step(factor: Factor, pairs: Array, score: Array) -> Array:
     moves, turns = pairs
     products = jnp.sum(moves * turns, axis=1)
     curvature = jnp.where(products > 0, 1 / jnp.where(products > 0, products, 1), 0)
-    plain = partial(solve, factor)
-    return jax.lax.cond(
-        any_lane(jnp.any(curvature > 0)),
-        lambda: two_loop(score, moves, turns, curvature, plain),
-        lambda: plain(score),
-    )
+    count = jnp.where(any_lane(jnp.any(curvature > 0)), MEMORY, 0)
+    return two_loop(score, moves, turns, curvature, partial(solve, factor), count)
 
 
 def newton_run(
