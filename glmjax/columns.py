@@ -13,7 +13,7 @@ from .data import Data, clean
 from .inputs import largest
 from .lanes import any_lane
 from .predictors import Dense
-from .rows import CHUNK, row_fold
+from .rows import row_fold
 
 
 class Columns(NamedTuple):
@@ -34,16 +34,14 @@ def standardize(columns: Columns, x: Array) -> Array:
     return jnp.concatenate([jnp.ones((x.shape[0], 1), x.dtype), z], axis=1)
 
 
-def measure(data: Data, bias: bool, penalized: Array, chunk: int | None = None, every: int = 1) -> Columns:
+def measure(data: Data, bias: bool, penalized: Array) -> Columns:
     """Centers (means) and scales (largest deviations) of the columns of x, in rows that count in any lane.
 
     The weights of a lane do not enter: standardized columns that differ between the lanes of a `vmap` could not share
     one matrix product.
 
-    With `every` above 1 from every so manieth chunk: any center and scale will do, but for a column that is to stand
-    in for a bias, which must be constant in every row.
-
-    Without a bias centering needs a constant column to take it up, and one that is not penalized.
+    Any center and scale will do, as those of a sample of the rows; but a column that stands in for a bias must be
+    constant in every row. Without a bias centering needs such a column to take it up, and one that is not penalized.
     """
     n, d = data.x.shape
     used = None if data.weight is None else any_lane(data.weight > 0).astype(data.x.dtype)
@@ -62,8 +60,8 @@ def measure(data: Data, bias: bool, penalized: Array, chunk: int | None = None, 
 
     zero, infinity = jnp.zeros(d, data.x.dtype), jnp.full(d, jnp.inf, data.x.dtype)
     start: tuple[Array, ...] = (jnp.zeros((), data.x.dtype), zero, infinity, -infinity)
-    share, mean, low, high = row_fold(update, start, data._replace(weight=used), chunk or CHUNK, every)
-    if every > 1 or used is not None:
+    share, mean, low, high = row_fold(update, start, data._replace(weight=used))
+    if used is not None:
         mean = mean / jnp.where(share > 0, share, 1)
         low, high = jnp.where(share > 0, low, 0), jnp.where(share > 0, high, 0)
     fixed = (low == high) & (low != 0)

@@ -27,7 +27,7 @@ from .linear import (
 from .programs import quick_jit, staged
 from .results import RUNNING, Status
 from .rotations import factor_pass
-from .steps import BLOCK, ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
+from .steps import ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
 
 
 class Run(NamedTuple):
@@ -61,8 +61,8 @@ def first_run(task: Task) -> Run:
     n, d = data.x.shape
     samples = samples_of(n, (d + free) * (model.family.n_outputs or 1)) if task.params is None else None
     # A sample tells center and scale well enough, but not whether a column is constant and may stand in for the bias.
-    few, block = (samples[0], BLOCK) if samples and free else (1, None)
-    columns = measure(data, free, jnp.any(task.l2 > 0), block, few)
+    some = jax.tree.map(lambda rows: rows[:: samples[0]], data) if samples and free else data
+    columns = measure(some, free, jnp.any(task.l2 > 0))
     # Score-only passes standardize in the coefficients: not where the columns are far from 0.
     lazy = (samples is not None) & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)
     rules = Rules(theta_penalty(task, columns), task.tol, task.max_steps, samples, lazy)

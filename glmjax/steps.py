@@ -25,7 +25,7 @@ from jax import Array
 
 from .columns import Columns
 from .data import Data
-from .factors import Factor, Penalty, factor_by_cholesky, factor_by_qr, smallest_pivot, solve
+from .factors import Penalty, factor_by_cholesky, factor_by_qr, smallest_pivot, solve
 from .lanes import any_lane, chosen
 from .models import Model
 from .passes import NEAR, LinearSums, Point, information_pass, score_pass
@@ -62,6 +62,7 @@ class NewtonState(NamedTuple):
     kind: Array  # what the next pass is asked for
     kept: Array  # columns that are independent of those before them
     pairs: Array  # (2, m, p k): the last moves of theta and of the score, newest first
+    curvature: Array  # (m,): 1 / (move @ score's move), 0 where that is not positive or there is no pair
     loss: Array
     deviance: Array
     score: Array
@@ -90,6 +91,7 @@ def newton_init(theta: Array, status: Array, start: bool, rehearse: bool) -> New
         kind=none + INFORMATION,
         kept=jnp.ones(p, bool),
         pairs=jnp.zeros((2, MEMORY, p), dtype),
+        curvature=jnp.zeros(MEMORY, dtype),
         loss=infinity,
         deviance=zero,
         score=jnp.zeros(p, dtype),
@@ -147,11 +149,15 @@ def newton_step(
     system = jnp.where(accepted, system, state.system)
     factor = (factor_by_qr if orthogonal else factor_by_cholesky)(system, penalty, damping, state.kept)
     # Secant pairs serve where the system is not the Hessian: one from a sample, or Fisher's near the optimum.
-    move = jnp.stack([(state.trial - state.theta).reshape(-1), moved])
     slow = (sums.reach <= NEAR) & (state.rate > 0.2) & (state.rate < 1) & fresh
-    pairs = jnp.where(accepted & (~fresh | slow), jnp.concatenate([move[:, None], state.pairs[:, :-1]], axis=1), 0)
-    pairs = jnp.where(jnp.isfinite(state.loss) & (not orthogonal), pairs, 0)
-    step = corrected_step(factor, pairs, score)
+    useful = accepted & (~fresh | slow) & jnp.isfinite(state.loss) & (not orthogonal)
+    move = jnp.stack([(state.trial - state.theta).reshape(-1), moved])
+    pairs = jnp.concatenate([jnp.where(useful, move, 0)[:, None], state.pairs[:, :-1]], axis=1)
+    bend = move[0] @ move[1]
+    newest = jnp.where(bend > 0, 1 / jnp.where(bend > 0, bend, 1), 0)
+    curvature = jnp.where(useful, jnp.append(newest, state.curvature[:-1]), 0)
+    count = jnp.where(any_lane(jnp.any(curvature > 0)), MEMORY, 0)
+    step = two_loop(score, pairs[0], pairs[1], curvature, partial(solve, factor), count)
     decrement = jnp.sqrt(jnp.maximum(score @ step, 0))
     step = step.reshape(shape)
 
@@ -194,6 +200,7 @@ def newton_step(
         kind=jnp.where(lazy, SCORE, INFORMATION).astype(jnp.int32),
         kept=state.kept,
         pairs=pairs,
+        curvature=curvature,
         loss=jnp.where(known, loss, state.loss),
         deviance=jnp.where(known, sums.deviance, state.deviance),
         score=score,
@@ -225,15 +232,6 @@ def newton_step(
     first = (state.passes == 0) & ~state.start
     wrong = jnp.where(sampled, ~(accepted & well), first & (lost | (decrement > 0.5 * scale)))
     return chosen(wrong, afresh, following)
-
-
-def corrected_step(factor: Factor, pairs: Array, score: Array) -> Array:
-    """The step for a score, (p k,): the system's, with what the pairs have to say where their curvature is positive."""
-    moves, turns = pairs
-    products = jnp.sum(moves * turns, axis=1)
-    curvature = jnp.where(products > 0, 1 / jnp.where(products > 0, products, 1), 0)
-    count = jnp.where(any_lane(jnp.any(curvature > 0)), MEMORY, 0)
-    return two_loop(score, moves, turns, curvature, partial(solve, factor), count)
 
 
 def newton_run(
