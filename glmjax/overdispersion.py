@@ -33,7 +33,7 @@ from .programs import quick_jit, staged
 from .results import RUNNING, Status
 from .rotations import factor_pass
 from .rows import chunk_rows, row_fold, row_sums
-from .steps import ILL, NewtonState, Rules, newton_init, newton_run, point
+from .steps import ILL, NewtonState, Rules, newton_init, newton_run, watched_point
 
 
 class Overdispersed(NamedTuple):
@@ -84,7 +84,7 @@ def eta_sums(
 
 def joint_sums(model: Model, columns: Columns, data: Data, orthogonal: bool, state: NewtonState) -> LinearSums:
     """The sums of a step in theta and log(alpha)."""
-    at = point(state)
+    at = watched_point(state)
     theta, log_alpha = at.theta[:-1], at.theta[-1, 0]
 
     def row(eta: Array, y: Array) -> tuple[Array, ...]:

@@ -72,7 +72,7 @@ class NewtonState(NamedTuple):
     damping: Array
     decrement: Array
     rate: Array  # the last decrement over the one before
-    reach: Array  # the largest change of any eta in the last step
+    reach: Array  # the largest change of any eta in the last step, 0 where that was not watched
     steps: Array
     passes: Array
     status: Array
@@ -111,6 +111,12 @@ def newton_init(theta: Array, status: Array, start: bool, rehearse: bool) -> New
 def point(state: NewtonState) -> Point:
     """Where the next pass is taken, and the direction to it."""
     return Point(state.trial, state.trial - state.theta, state.start)
+
+
+def watched_point(state: NewtonState) -> Point:
+    """`point`, the direction left out while decrements fall fast: how far those steps reach tells nothing."""
+    watched = (state.rate > 0.2) & (state.rate < 1)
+    return Point(state.trial, jnp.where(watched, state.trial - state.theta, 0), state.start)
 
 
 def newton_step(
@@ -251,7 +257,7 @@ def newton_run(
 
 def memory_sums(rules: Rules, model: Model, columns: Columns, data: Data, state: NewtonState) -> LinearSums:
     """The pass that a state asks for, over rows in memory."""
-    at = point(state)
+    at = watched_point(state)
     if rules.samples is None:
         return information_pass(model, columns, data, at)
     # Lanes rehearse in step; where one of them has had to start afresh all get what it needs.
@@ -267,6 +273,6 @@ def memory_sums(rules: Rules, model: Model, columns: Columns, data: Data, state:
 
 def orthogonal_sums(model: Model, columns: Columns, data: Data, state: NewtonState) -> LinearSums:
     """The same with the triangular factor of the information for the information."""
-    at = point(state)
+    at = watched_point(state)
     factor = factor_pass(model, columns, data, at)
     return information_pass(model, columns, data, at)._replace(system=factor)
