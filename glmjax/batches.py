@@ -59,7 +59,8 @@ def fit_many(
             wait for each other for ever where lanes have matrices to factor, unless the environment variable NPROC
             is above their number when JAX starts.)
         memory: bytes that a batch may take on a device: what the compiled program says of its arguments, temporaries
-            and results. None is a quarter of what is free. The results of all lanes come on top, unless `folder` is.
+            and results. None is a quarter of what is free. The results of all lanes come on top, unless `folder` is,
+            and up to some 30 MB that the system's allocator keeps.
         progress: whether to show on stderr how many lanes are done, how they ended and how long the others will take.
         folder: where the results go as `.npy` files, which are then mapped into memory and returned. A call that was
             interrupted or killed goes on there with the first batch that is not done, if all its arguments are equal.
@@ -206,17 +207,21 @@ def run_batches(arguments: Arguments, plan: Plan, store: Store, progress: bool) 
         None if axis is not None else jax.device_put(leaf, place)
         for leaf, axis, place in zip(arguments.leaves, arguments.axes, plan.places, strict=True)
     ]
+
+    def run(start: int) -> list[np.ndarray]:
+        # What it takes is let go of when it returns, before the next batch is moved to the device.
+        parts = [
+            whole if axis is None else jax.device_put(lanes_of(leaf, axis, start, plan.size), place)
+            for leaf, axis, whole, place in zip(arguments.leaves, arguments.axes, shared, plan.places, strict=True)
+        ]
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(plan.program(*parts))]
+
     done, started = store.done, time.monotonic()
     try:
         while done < arguments.lanes:
             start = min(done, arguments.lanes - plan.size)  # the last batch takes some lanes again: one shape for all
-            parts = [
-                whole if axis is None else jax.device_put(lanes_of(leaf, axis, start, plan.size), place)
-                for leaf, axis, whole, place in zip(arguments.leaves, arguments.axes, shared, plan.places, strict=True)
-            ]
-            result = jax.tree.leaves(plan.program(*parts))
-            for array, leaf in zip(store.arrays, result, strict=True):
-                array[done : start + plan.size] = np.asarray(leaf)[done - start :]
+            for array, leaf in zip(store.arrays, run(start), strict=True):
+                array[done : start + plan.size] = leaf[done - start :]
             done = start + plan.size
             store.mark(done)
             if progress:

@@ -141,6 +141,52 @@ def test_several_devices_share_a_batch():
     assert done.stdout.split("\n")[0] == "2 (7, 2)"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_the_budget_is_kept_measured(tmp_path):
+    """With 48 MB of outcomes on disk, that take 450 MB to fit at once, a process of its own stays in the budget."""
+    code = f"""
+        import ctypes, threading, time
+        import jax, numpy as np, glmjax as gj
+        jax.config.update("jax_enable_x64", True)
+        lanes, n, budget = 1500, 4000, 96 << 20
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(n, 3))
+        ys = np.lib.format.open_memmap("{tmp_path}/ys.npy", "w+", float, (lanes, n))
+        ys[:] = rng.poisson(1.0, size=(lanes, n))
+        del ys
+        ys = np.load("{tmp_path}/ys.npy", mmap_mode="r")
+
+        def one(y, x):
+            return gj.fit_newton(gj.glm(gj.poisson()), gj.Data(x, y), tol=1e-6)
+
+        def held():
+            return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) << 10
+
+        gj.fit_many(one, ys, x, in_axes=(0, None), memory=budget)  # compiles
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or it would be taken again unseen
+        before, peak, done = held(), 0, False
+
+        def watch():
+            global peak
+            while not done:
+                peak = max(peak, held())
+                time.sleep(0.001)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        fit = gj.fit_many(one, ys, x, in_axes=(0, None), memory=budget)
+        done = True
+        watcher.join()
+        print(int(np.sum(fit.status == gj.Status.CONVERGED)), peak - before)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    converged, rose = map(int, done.stdout.split())
+    assert converged == 1500
+    print(f"rose by {rose / 2**20:.1f} MB with a budget of 96")  # shown by -n0 -s
+    assert rose <= 96 << 20
+
+
 BAD = [
     ((DATA._replace(y=YS, weight=np.ones((4, N))),), (None, gj.Data(None, 0, 0)), {}, "args[1].weight has 4 lanes, args[1].y has 23"),
     ((DATA._replace(y=YS[:0]),), AXES, {}, "args[1].y has 0 lanes; there is nothing to fit"),
