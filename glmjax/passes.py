@@ -116,6 +116,36 @@ def no_sums(p: int, k: int, dtype: jnp.dtype) -> LinearSums:
     return LinearSums(zero, zero, zero, zero, jnp.zeros(p * k, dtype), jnp.zeros((p * k, p * k), dtype), zero)
 
 
+def information_sums(
+    model: Model,
+    columns: Columns,
+    rows: Data,
+    new: Array,
+    point: Point,
+    start: Array | None,
+    far: Array,
+    product: DTypeLike | None,
+) -> LinearSums:
+    """The sums of a chunk; its reach is looked for where the direction is `far`."""
+    p, k = point.theta.shape
+    z = standardize(columns, rows.x)
+    # Written so that lanes come first in memory, as in what they bring along, and rows next.
+    eta = (point.theta.T @ z.T).T
+    parts = derivatives(model, rows, new, eta, start)
+    counts = per_row(parts.weight > 0, point.theta)
+    reach = jax.lax.cond(
+        far,
+        lambda: jnp.max(jnp.where(counts, jnp.abs((point.direction.T @ z.T).T), 0), initial=0),
+        lambda: jnp.zeros((), z.dtype),
+    )
+    u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
+    if k == 1:
+        system = weighted_gram(h[None, :, 0, 0], u)[0]
+    else:
+        system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
+    return _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach)
+
+
 def information_pass(
     model: Model,
     columns: Columns,
@@ -139,26 +169,16 @@ def information_pass(
             most = jnp.sum(jnp.abs(point.direction))
             far = any_lane(most > NEAR)
 
-            def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
-                rows = clean(rows)
-                z = standardize(columns, rows.x)
-                # Written so that lanes come first in memory, as in what they bring along, and rows next.
-                eta = (point.theta.T @ z.T).T
-                parts = derivatives(model, rows, new, eta, point.start)
-                counts = per_row(parts.weight > 0, point.theta)
-                reach = jax.lax.cond(
-                    far,
-                    lambda: jnp.max(jnp.where(counts, jnp.abs((point.direction.T @ z.T).T), 0), initial=0),
-                    lambda: jnp.zeros((), z.dtype),
-                )
-                u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
-                if k == 1:
-                    system = weighted_gram(h[None, :, 0, 0], u)[0]
-                else:
-                    system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
-                return _add(total, _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach))
+            def fold(start: Array | None) -> LinearSums:
+                def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
+                    return _add(total, information_sums(model, columns, clean(rows), new, point, start, far, product))
 
-            sums = row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
+                return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
+
+            if lanes == 1:
+                sums = fold(point.start)
+            else:  # what the start takes is large then, and a later pass is better off without looking for it
+                sums = jax.lax.cond(any_lane(point.start), lambda: fold(point.start), lambda: fold(None))
             # Columns are about 1 in size at most: a small direction reaches no further than its own.
             return sums._replace(reach=jnp.where(most > NEAR, sums.reach, most))
 
