@@ -40,6 +40,11 @@ def expected_hessian(family: "Family", eta: Array, y: Array) -> Array:
     return jax.hessian(family.nll)(eta, jax.lax.stop_gradient(family.mean(eta)))
 
 
+def expected_curvature(family: "Family", eta: Array, y: Array) -> Array:
+    """The Fisher information."""
+    return family.information(eta, y)
+
+
 def excess_nll(family: "Family", eta: Array, y: Array) -> Array:
     """Unit deviance as twice the nll above that at `mean = y`; cancels near the data: families here have their own."""
     best = link_of_target(family, y)
@@ -73,11 +78,11 @@ class Distribution(NamedTuple):
 
     `nll`, `information`, `deviance` and `log_likelihood` take one observation, `eta` () or (k,) and `y` () or (k,);
     `mean`, `variance` and `start` too. An nll that is not finite says that eta is outside the link's domain.
-    `information` is the expected (Fisher) information that Newton steps by. `start` is a linear predictor near the
-    target, where the first step is taken. `log_likelihood` is the complete one, at a given dispersion; that of the
-    saturated model is it plus half the unit deviance over the dispersion. `support` is elementwise and uses operators
-    only, so that it serves NumPy on the host and the compiled program; `domain` says in words what it accepts.
-    `sample` draws all rows at once.
+    `information` is the expected (Fisher) information; `curvature`, 0 or more, is what Newton steps by in its place,
+    and may know the target. `start` is a linear predictor near the target, where the first step is taken.
+    `log_likelihood` is the complete one, at a given dispersion; that of the saturated model is it plus half the unit
+    deviance over the dispersion. `support` is elementwise and uses operators only, so that it serves NumPy on the host
+    and the compiled program; `domain` says in words what it accepts. `sample` draws all rows at once.
     """
 
     nll: Callable[["Family", Array, Array], Array]
@@ -88,6 +93,7 @@ class Distribution(NamedTuple):
     sample: Callable[["Family", Array, Array], Array] = no_sample
     domain: str = "a finite number"
     information: Callable[["Family", Array, Array], Array] = expected_hessian
+    curvature: Callable[["Family", Array, Array], Array] = expected_curvature
     start: Callable[["Family", Array], Array] = near_target
     log_likelihood: Callable[["Family", Array, Array, Array], Array] = no_log_likelihood
 
@@ -139,6 +145,10 @@ class Family:
     def information(self, eta: Array, y: Array) -> Array:
         """Expected (Fisher) information about `eta` of one observation, () or (k, k), at dispersion 1."""
         return self.distribution.information(self, eta, y)
+
+    def curvature(self, eta: Array, y: Array) -> Array:
+        """What Newton's method takes for the second derivative of `nll`: the information, or nearer to the truth."""
+        return self.distribution.curvature(self, eta, y)
 
     def deviance(self, eta: Array, y: Array) -> Array:
         """Unit deviance of one observation: twice the nll above that of the saturated model (mean = y)."""

@@ -41,6 +41,14 @@ def _nb_information(family: Family, eta: Array, y: Array) -> Array:
     return slope / (jnp.exp(-count_log_mean(family, eta)) + _alpha(family, eta.dtype)) * slope
 
 
+def _nb_curvature(family: Family, eta: Array, y: Array) -> Array:
+    # By the log of the mean the nll is convex, its second derivative (1 + alpha y) / (1 + alpha mean) times the
+    # expected one. That is next to nothing where a count of 0 meets a large mean, and would send steps too far.
+    alpha, u = _alpha(family, eta.dtype), count_log_mean(family, eta)
+    known = (1 + alpha * y) / (1 + alpha * jnp.exp(u))
+    return family.information(eta, y) * (jnp.maximum(known, 0.01) if family.link == "log" else 1)
+
+
 def _nb_deviance_at(alpha: Array, u: Array, y: Array) -> Array:
     # 2 y (log(1 + k expm1(r)) / k - r), r = log(mean) - log(y), k = alpha y / (1 + alpha y); and with k near 1 the
     # same with r turned round and 1 - k in place of k, times (1 - k) / k. Far out, where exp(r) leaves the range of
@@ -100,6 +108,7 @@ _NEGATIVE_BINOMIAL = Distribution(
     sample=_nb_sample,
     domain="a count, 0 or more",
     information=_nb_information,
+    curvature=_nb_curvature,
     start=count_start,
     log_likelihood=_nb_log_likelihood,
 )

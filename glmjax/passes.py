@@ -76,7 +76,7 @@ def derivatives(model: Model, rows: Data, new: Array, eta: Array, start: Array |
         eta = jnp.where(start, near, eta)
     given = eta if family.n_outputs else eta[:, 0]
     nll, r = jax.vmap(jax.value_and_grad(family.nll))(given, rows.y)
-    h = jax.vmap(family.information)(given, rows.y)
+    h = jax.vmap(family.curvature)(given, rows.y)
     r, h = r.reshape(eta.shape), h.reshape(*eta.shape, eta.shape[1])
     if start is not None:
         working = eta if rows.offset is None else eta - rows.offset[:, None]

@@ -398,6 +398,23 @@ def counts():
     return x, rng.negative_binomial(2.0, 2.0 / (2.0 + mean)).astype(float), rng.binomial(10, 0.5, 200).astype(float)
 
 
+@pytest.mark.parametrize("alpha", [1.0, 80.0])
+def test_strong_overdispersion_wherever_a_fit_starts(alpha):
+    """Fisher scoring took 86 steps at alpha = 80, and got lost from starts far out."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 1))
+    y = rng.poisson(np.exp(1 - 2 * x[:, 0]) * rng.gamma(1 / alpha, alpha, 300)).astype(float)
+    model, data = gj.glm(gj.negative_binomial(alpha)), gj.make_data(x, y)
+    best = gj.check(gj.fit_newton(model, data))
+    assert best.steps <= 15
+    gradient = jax.grad(lambda params: gj.loss(model, params, data))(best.params)
+    assert max(abs(float(gradient.b)), abs(float(gradient.w[0]))) < 1e-10
+    starts = gj.Dense(jnp.asarray([[10.0], [-10.0], [30.0]]), jnp.zeros(3))
+    fits = jax.vmap(lambda params: gj.fit_newton(model, data, params=params))(starts)
+    assert jnp.all(fits.status == gj.Status.CONVERGED)
+    np.testing.assert_allclose(fits.params.w, jnp.broadcast_to(best.params.w, (3, 1)), rtol=1e-8)
+
+
 @pytest.mark.parametrize("kind", [1, 2])
 def test_alpha_is_statsmodels(counts, kind):
     import statsmodels.api as sm
