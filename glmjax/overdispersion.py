@@ -4,8 +4,8 @@
 
 1. start: the fit at alpha = 0, the Poisson one. If there the loss does not fall with alpha, the counts are not
    overdispersed, and that is the answer: BOUNDARY. Else alpha starts at its moment estimate.
-2. step:  Newton's, as in `steps`, with the information of theta beside the curvature in log(alpha). Across the two it
-   is 0 on average; what is not is learned from secant pairs.
+2. step:  Newton's, as in `steps`, with the information of theta, the curvature in log(alpha) and the second derivative
+   across the two, which is 0 on average only.
 
 Reference: Lawless, Negative binomial and mixed Poisson regression (Canadian Journal of Statistics, 1987).
 """
@@ -21,7 +21,7 @@ from jax import Array
 
 from .columns import Columns, bias_marks, measure, standardize, to_params, to_theta, to_theta_marks
 from .data import Data, clean, row_weight
-from .factors import Penalty
+from .factors import Penalty, factor_by_cholesky, solve
 from .implicit import implicit_tangent, without_tangent
 from .irls import newton_solution
 from .lanes import chosen, rarely
@@ -83,25 +83,46 @@ def eta_sums(
 
 
 def joint_sums(model: Model, columns: Columns, data: Data, orthogonal: bool, state: NewtonState) -> LinearSums:
-    """The sums of a step in theta and log(alpha)."""
+    """The sums of a step in theta and log(alpha); by QR without what their second derivatives have across the two."""
     at = watched_point(state)
     theta, log_alpha = at.theta[:-1], at.theta[-1, 0]
 
     def row(eta: Array, y: Array) -> tuple[Array, ...]:
-        def nll(log_alpha: Array) -> Array:
-            return complete_nll(model, jnp.exp(log_alpha), eta, y)
+        derivatives = jax.value_and_grad(lambda *at: complete_nll(model, jnp.exp(at[0]), at[1], y), (0, 1))
+        one, zero = jnp.ones_like(eta), jnp.zeros_like(eta)
+        (value, (slope, _)), (_, (curvature, cross)) = jax.jvp(derivatives, (log_alpha, eta), (one, zero))
+        return value, jnp.abs(value), slope, curvature, cross
 
-        one = jnp.ones_like(log_alpha)
-        (value, slope), (_, curvature) = jax.jvp(jax.value_and_grad(nll), (log_alpha,), (one,))
-        return value, jnp.abs(value), slope, curvature
+    def update(total: tuple[Array, ...], rows: Data, new: Array) -> tuple[Array, ...]:
+        rows = clean(rows)
+        z = standardize(columns, rows.x)
+        eta = (z @ theta)[:, 0]
+        *parts, cross = jax.vmap(row)(eta if rows.offset is None else eta + rows.offset, rows.y)
+        weight = jnp.where(new, jnp.ones_like(eta) if rows.weight is None else rows.weight, 0)
+        part = (*weighted(rows, tuple(parts), new), jnp.where(weight == 0, 0, weight * cross) @ z)
+        return jax.tree.map(jnp.add, total, part)
 
-    nll, size, slope, curvature = eta_sums(columns, data, theta, 4, row)
+    zero = jnp.zeros((), theta.dtype)
+    start: tuple[Array, ...] = (*(zero,) * 4, jnp.zeros(len(theta), theta.dtype))
+    nll, size, slope, curvature, cross = row_fold(update, start, data, chunk_rows(3 * len(theta)))
     model, at = at_alpha(model, jnp.exp(log_alpha)), at._replace(theta=theta, direction=at.direction[:-1])
     sums = information_pass(model, columns, data, at)
     curvature = jnp.maximum(jnp.abs(curvature), 1e-6 * sums.weight)
-    system = factor_pass(model, columns, data, at) if orthogonal else sums.system
-    system = jax.scipy.linalg.block_diag(system, jnp.sqrt(curvature) if orthogonal else curvature)
+    if orthogonal:
+        system = jax.scipy.linalg.block_diag(factor_pass(model, columns, data, at), jnp.sqrt(curvature))
+    else:
+        cross = cross * shrink(sums.system, cross, curvature)
+        system = jnp.block([[sums.system, cross[:, None]], [cross[None], curvature[None, None]]])
     return sums._replace(nll=nll, size=size, score=jnp.append(sums.score, slope), system=system)
+
+
+def shrink(system: Array, cross: Array, curvature: Array) -> Array:
+    """By how much to multiply `cross` so that the joint system is positive definite, as away from the optimum it need
+    not be: 1 where cross' system^-1 cross is below 0.9 times the curvature. 0 where it cannot be told.
+    """
+    factor = factor_by_cholesky(system, Penalty(jnp.zeros_like(cross), None), jnp.zeros_like(curvature), cross == cross)
+    share = cross @ solve(factor, cross) / curvature
+    return jnp.where(share >= 0, jnp.minimum(1, jnp.sqrt(0.9 / jnp.maximum(share, 0.9))), 0)
 
 
 def joint_run(task: Task, joint: Joint, orthogonal: bool) -> Joint:
