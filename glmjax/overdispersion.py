@@ -98,9 +98,8 @@ def joint_sums(model: Model, columns: Columns, data: Data, orthogonal: bool, sta
         z = standardize(columns, rows.x)
         eta = (z @ theta)[:, 0]
         *parts, cross = jax.vmap(row)(eta if rows.offset is None else eta + rows.offset, rows.y)
-        weight = jnp.where(new, jnp.ones_like(eta) if rows.weight is None else rows.weight, 0)
-        part = (*weighted(rows, tuple(parts), new), jnp.where(weight == 0, 0, weight * cross) @ z)
-        return jax.tree.map(jnp.add, total, part)
+        across = jax.vmap(lambda column: weighted(rows, (cross * column,), new)[0], 1)(z)
+        return jax.tree.map(jnp.add, total, (*weighted(rows, tuple(parts), new), across))
 
     zero = jnp.zeros((), theta.dtype)
     start: tuple[Array, ...] = (*(zero,) * 4, jnp.zeros(len(theta), theta.dtype))
