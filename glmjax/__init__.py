@@ -5,18 +5,29 @@ from .approximation import relu_approximation, ridge_approximation, sigmoid_appr
 from .auto import fit
 from .batches import fit_many
 from .counts import poisson, quasi_poisson
+from .covariance import bayesian, clustered, fisher, hc0, hc1, hc2, hc3, observed
 from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
 from .folds import CrossValidation, cross_validate, mean_deviance
+from .inferences import (
+    Goodness,
+    Inference,
+    Names,
+    deviance_dispersion,
+    inference,
+    likelihood_dispersion,
+    pearson_dispersion,
+)
 from .influence import Jackknife, jackknife
 from .information import fisher_information, observed_information
 from .lbfgs import fit_lbfgs
-from .losses import deviance, log_likelihood, loss
+from .losses import deviance, log_likelihood, loss, pearson_chi2
 from .many import fit_seeds
 from .mixtures import negative_binomial, negative_binomial1
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
 from .newton import fit_newton, null_deviance
+from .optima import Optimum
 from .paths import Path, fit_path
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
@@ -38,14 +49,19 @@ __all__ = [
     "Distribution",
     "Family",
     "Fit",
+    "Goodness",
     "History",
+    "Inference",
     "Jackknife",
     "Linear",
     "Model",
+    "Names",
+    "Optimum",
     "Path",
     "SGDState",
     "Separation",
     "Status",
+    "bayesian",
     "bca_interval",
     "bernoulli",
     "binomial",
@@ -53,8 +69,11 @@ __all__ = [
     "categorical",
     "check",
     "check_separation",
+    "clustered",
     "cross_validate",
     "deviance",
+    "deviance_dispersion",
+    "fisher",
     "fisher_information",
     "fit",
     "fit_elastic_net",
@@ -66,9 +85,15 @@ __all__ = [
     "fit_sgd",
     "gamma",
     "glm",
+    "hc0",
+    "hc1",
+    "hc2",
+    "hc3",
+    "inference",
     "init",
     "inverse_gaussian",
     "jackknife",
+    "likelihood_dispersion",
     "linear_predictor",
     "log_likelihood",
     "loss",
@@ -79,7 +104,10 @@ __all__ = [
     "negative_binomial1",
     "normal",
     "null_deviance",
+    "observed",
     "observed_information",
+    "pearson_chi2",
+    "pearson_dispersion",
     "percentile_interval",
     "poisson",
     "predict",

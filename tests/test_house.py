@@ -12,11 +12,11 @@ import glmjax as gj
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    "inputs programs numerics links distributions families proportions counts mixtures positives predictors data results files lanes",
+    "inputs programs numerics links distributions tails families proportions counts mixtures positives predictors data results files lanes",
     "models",
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton recession lbfgs coordinates descent nets proximal separation auto settings sgd",
-    "many arguments batches paths folds influence resampling approximation",
+    "many arguments batches paths folds influence resampling optima covariance inferences approximation",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}
 
