@@ -19,6 +19,7 @@ from .models import Model
 from .newton import null_deviance
 from .optima import Optimum, make_optimum, to_flat
 from .predictors import Linear
+from .programs import quick_jit
 from .resampling import outcome
 from .results import Fit, Status
 from .tails import two_sided_quantile, two_sided_tail
@@ -159,7 +160,8 @@ def inference(
         check_number(dispersion, "dispersion", above=0)
         dispersion = jnp.asarray(dispersion, data.x.dtype)
     task = effects_task(fit, data)
-    return _inference(task, fit, _value(covariance), _value(dispersion), jnp.asarray(level, data.x.dtype))
+    null = null_deviance(task.model, task.data)  # before, so that outside of a transformation its programs are small
+    return _inference(task, fit, _value(covariance), _value(dispersion), jnp.asarray(level, data.x.dtype), null)
 
 
 def no_errors(fit: Fit) -> str:
@@ -198,8 +200,8 @@ def _value(function: Any) -> Any:
     return jax.tree_util.Partial(function) if plain else function
 
 
-@jax.jit
-def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Array) -> Inference:
+@quick_jit
+def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Array, null: Array) -> Inference:
     model, data, params = task.model, task.data, task.params
     optimum = make_optimum(task, fit)
     k = model.family.n_outputs or 1
@@ -207,7 +209,7 @@ def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Ar
     fitted, chi2 = deviance(model, params, data), pearson_chi2(model, params, data)
     estimated = callable(dispersion)
     phi = dispersion(Goodness(model, params, data, fitted, chi2, df_resid)) if estimated else dispersion
-    df = df_resid if estimated else jnp.full_like(df_resid, jnp.inf)
+    df = df_resid if estimated else None
 
     known, marks = _determined(fit, optimum)
     root = to_flat(optimum, optimum.root)
@@ -228,20 +230,20 @@ def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Ar
         estimate=estimate,
         std_error=std_error,
         statistic=statistic,
-        p_value=two_sided_tail(statistic, jnp.broadcast_to(df, statistic.shape)),
+        p_value=two_sided_tail(statistic, df),
         lower=estimate - reach,
         upper=estimate + reach,
         covariance=cov,
         dispersion=phi,
         log_likelihood=value,
         deviance=fitted,
-        null_deviance=null_deviance(model, data),
+        null_deviance=null,
         pearson_chi2=chi2,
         aic=2 * (counted - value),
         bic=jnp.log(optimum.rows) * counted - 2 * value,
         df_resid=df_resid,
         edf=optimum.edf,
-        df=df,
+        df=jnp.full_like(df_resid, jnp.inf) if df is None else df,
     )
     return jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), table)
 

@@ -85,17 +85,25 @@ def forms_of(model: Model, rows: Data, new: Array, eta: Array) -> Forms:
         return Forms(parts.r, parts.h, weighted(observed.reshape(-1, k, k)), copies)
 
     alpha = jnp.asarray(family.alpha, eta.dtype)
-    at = jnp.concatenate([eta, jnp.full_like(eta, alpha)], axis=1)
 
-    def nll(at: Array, y: Array) -> Array:
-        return complete_nll(model, at[1], at[0], y)
+    def of_row(eta: Array, y: Array) -> tuple[Array, ...]:
+        def slopes(alpha: Array) -> tuple[Array, Array]:
+            return jax.grad(lambda eta, alpha: complete_nll(model, alpha, eta, y), argnums=(0, 1))(eta, alpha)
 
-    score, observed = (weighted(jax.vmap(f(nll))(at, rows.y)) for f in (jax.grad, jax.hessian))
+        (_, slope), (across, own) = jax.jvp(slopes, (alpha,), (jnp.ones_like(alpha),))
+        return hessian(family, eta, y), slope, across, own
+
+    bend, slope, across, own = map(weighted, jax.vmap(of_row)(eta[:, 0], rows.y))
+    score = jnp.stack([parts.r[:, 0], slope], axis=1)
+
+    def symmetric(first: Array, off: Array) -> Array:
+        return jnp.stack([first, off, off, own], axis=1).reshape(-1, 2, 2)
+
+    observed = symmetric(bend, across)
     if family.distribution.information is hessian:
         return Forms(score, observed, observed, copies)
     # Across eta and alpha the information is 0 on average; alpha's own is the observed one, as R's.
-    expected = jnp.zeros_like(observed).at[:, 0, 0].set(parts.h[:, 0, 0]).at[:, 1, 1].set(observed[:, 1, 1])
-    return Forms(score, expected, observed, copies)
+    return Forms(score, symmetric(parts.h[:, 0, 0], jnp.zeros_like(own)), observed, copies)
 
 
 def whitened(optimum: Optimum, z: Array) -> Array:
@@ -123,32 +131,25 @@ def row_total(form: Form, optimum: Optimum) -> Array:
     p, k = optimum.theta.shape
 
     def build(lanes: int) -> Callable[[Optimum], Array]:
-        shared = lanes * p * k * k if few(lanes, p) else (p * (p + 1) // 2 + lanes * k * k) // 2
+        width = lanes * p * k * k if few(lanes, p) else (p * (p + 1) // 2 + lanes * k * k) // 2
 
         def run(optimum: Optimum) -> Array:
-            model, columns, root = optimum.model, optimum.columns, optimum.root
+            columns, root, ill = optimum.columns, optimum.root, any_lane(optimum.ill)
 
-            def sums(width: int, part: Callable[[Array, Array], Array]) -> Array:
-                def update(total: Array, rows: Data, new: Array) -> Array:
-                    rows = clean(rows)
-                    z = standardize(columns, rows.x)
-                    forms = forms_of(model, rows, new, (optimum.theta.T @ z.T).T)
-                    h = form(optimum, forms, z)
-                    return total + part(per_row(forms.copies, h) * h, z)
+            def orthogonal(h: Array, z: Array) -> Array:
+                v = whitened(optimum, z)
+                return jnp.einsum("nkl,nkq,nlr->qr", h, v, v, optimize=[(0, 1), (0, 1)])
 
-                return row_fold(update, jnp.zeros_like(root), optimum.data, chunk_rows(width))
+            def update(total: Array, rows: Data, new: Array) -> Array:
+                rows = clean(rows)
+                z = standardize(columns, rows.x)
+                forms = forms_of(optimum.model, rows, new, (optimum.theta.T @ z.T).T)
+                h = form(optimum, forms, z)
+                h = per_row(forms.copies, h) * h
+                return total + jax.lax.cond(ill, orthogonal, lambda h, z: gram(h, z, k), h, z)
 
-            def plain() -> Array:
-                return root.T @ sums(shared, lambda form, z: gram(form, z, k)) @ root
-
-            def orthogonal() -> Array:
-                def part(form: Array, z: Array) -> Array:
-                    v = whitened(optimum, z)
-                    return jnp.einsum("nkl,nkq,nlr->qr", form, v, v, optimize=[(0, 1), (0, 1)])
-
-                return sums(lanes * p * k * k, part)
-
-            return jax.lax.cond(any_lane(optimum.ill), orthogonal, plain)
+            total = row_fold(update, jnp.zeros_like(root), optimum.data, chunk_rows(width))
+            return jnp.where(ill, total, root.T @ total @ root)
 
         return run
 

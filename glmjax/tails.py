@@ -9,12 +9,12 @@ from jax import Array
 from jax.scipy.special import betainc, gammaincc, gammaln, ndtr, ndtri
 
 
-def two_sided_tail(t: Array, df: Array) -> Array:
-    """`P(|T| > |t|)` of Student's t: I_x(df / 2, 1 / 2) at x = df / (df + t^2)."""
-    finite = jnp.isfinite(df)
-    nu = jnp.where(finite & (df > 0), df, 1)
-    student = betainc(nu / 2, jnp.full_like(nu, 0.5), nu / (nu + t * t))
-    return jnp.where(df > 0, jnp.where(finite, student, 2 * ndtr(-jnp.abs(t))), jnp.nan)
+def two_sided_tail(t: Array, df: Array | None) -> Array:
+    """`P(|T| > |t|)` of Student's t, I_x(df / 2, 1 / 2) at x = df / (df + t^2); of the normal where df is None."""
+    if df is None:
+        return 2 * ndtr(-jnp.abs(t))
+    nu = jnp.broadcast_to(jnp.where(df > 0, df, jnp.nan), t.shape)
+    return betainc(nu / 2, jnp.full_like(nu, 0.5), nu / (nu + t * t))
 
 
 def chi2_tail(x: Array, df: Array) -> Array:
@@ -30,16 +30,17 @@ def f_tail(f: Array, df: Array, df_resid: Array) -> Array:
     return jnp.where(df_resid > 0, jnp.where(finite, ratio, chi2_tail(df * f, df)), jnp.nan)
 
 
-def two_sided_quantile(tail: Array, df: Array) -> Array:
-    """The q with `P(|T| > q) = tail`.
+def two_sided_quantile(tail: Array, df: Array | None) -> Array:
+    """The q with `P(|T| > q) = tail`, T as in `two_sided_tail`.
 
     By Newton's method on log P in u = log q, where it is concave: from the right steps come down to the root, and from
     the left the first one leads there. Few degrees of freedom start where P's power law has its root.
     """
-    finite = jnp.isfinite(df)
-    nu = jnp.where(finite & (df > 0), df, 1)
-    constant = gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * jnp.log(nu * jnp.pi)
     normal = -ndtri(tail / 2)
+    if df is None:
+        return normal
+    nu = jnp.where(df > 0, df, jnp.nan)
+    constant = gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * jnp.log(nu * jnp.pi)
 
     def step(_: int, u: Array) -> Array:
         q = jnp.exp(u)
@@ -49,5 +50,4 @@ def two_sided_quantile(tail: Array, df: Array) -> Array:
         return u + jnp.clip(move, -3, 3)  # where the density is as good as 0
 
     law = (constant + (nu + 1) / 2 * jnp.log(nu) + jnp.log(2 / nu) - jnp.log(tail)) / nu
-    student = jnp.exp(jax.lax.fori_loop(0, 12, step, jnp.where(nu < 4, law, jnp.log(normal))))
-    return jnp.where(df > 0, jnp.where(finite, student, normal), jnp.nan)
+    return jnp.exp(jax.lax.fori_loop(0, 12, step, jnp.where(nu < 4, law, jnp.log(normal))))
