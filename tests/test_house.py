@@ -12,7 +12,7 @@ import glmjax as gj
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    "inputs programs numerics links distributions tails families proportions counts mixtures positives predictors data results files lanes",
+    "inputs programs lanes numerics tails links distributions families proportions counts mixtures positives predictors data results files",
     "models",
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton recession lbfgs coordinates descent nets proximal separation auto settings sgd",
