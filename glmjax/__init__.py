@@ -10,6 +10,7 @@ from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
 from .folds import CrossValidation, cross_validate, mean_deviance
+from .hypotheses import HypothesisTest, likelihood_ratio, score_test, wald
 from .inferences import (
     Goodness,
     Inference,
@@ -33,6 +34,7 @@ from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .proximal import fit_elastic_net
+from .pseudo import cox_snell_r2, deviance_r2, mcfadden_r2
 from .resampling import Bootstrap, bca_interval, bootstrap, percentile_interval
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
@@ -51,6 +53,7 @@ __all__ = [
     "Fit",
     "Goodness",
     "History",
+    "HypothesisTest",
     "Inference",
     "Jackknife",
     "Linear",
@@ -70,9 +73,11 @@ __all__ = [
     "check",
     "check_separation",
     "clustered",
+    "cox_snell_r2",
     "cross_validate",
     "deviance",
     "deviance_dispersion",
+    "deviance_r2",
     "fisher",
     "fisher_information",
     "fit",
@@ -94,10 +99,12 @@ __all__ = [
     "inverse_gaussian",
     "jackknife",
     "likelihood_dispersion",
+    "likelihood_ratio",
     "linear_predictor",
     "log_likelihood",
     "loss",
     "make_data",
+    "mcfadden_r2",
     "mean_deviance",
     "mlp",
     "negative_binomial",
@@ -116,10 +123,12 @@ __all__ = [
     "relu_approximation",
     "ridge_approximation",
     "sample",
+    "score_test",
     "sgd_epochs",
     "sgd_finish",
     "sgd_init",
     "sgd_step",
     "sigmoid_approximation",
     "tweedie",
+    "wald",
 ]

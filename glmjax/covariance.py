@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .columns import standardize
-from .data import Data, clean
+from .data import Data
 from .influence import codes_of
 from .inputs import is_traced
-from .optima import Forms, Optimum, forms_of, row_total, signed_total, whitened
+from .optima import Forms, Optimum, row_scores, row_total, signed_total, whitened
 from .rotations import square_root
 from .rows import chunk_rows, row_fold
 
@@ -131,7 +130,7 @@ def clustered(groups: Any) -> Callable[[Optimum], Array]:
     if is_traced(groups):
         return jax.tree_util.Partial(_clustered, jnp.unique(groups, return_inverse=True, size=n)[1], jnp.zeros(n, bool))
     codes = codes_of(groups, "clusters", n)
-    return jax.tree_util.Partial(_clustered, jnp.asarray(codes), jnp.zeros(codes.max() + 1, bool))
+    return jax.tree_util.Partial(_clustered, jnp.asarray(codes, jnp.int32), jnp.zeros(codes.max() + 1, bool))
 
 
 def _squared_score(optimum: Optimum, forms: Forms, z: Array) -> Array:
@@ -174,14 +173,9 @@ def _clustered(codes: Array, clusters: Array, optimum: Optimum) -> Array:
         raise ValueError(f"groups must be ({n},), one label a row of x, got {codes.shape[0]}")
 
     def update(total: tuple[Array, Array], part: tuple[Data, Array], new: Array) -> tuple[Array, Array]:
-        rows, code = clean(part[0]), part[1]
-        z = standardize(optimum.columns, rows.x)
-        forms = forms_of(optimum.model, rows, new, (optimum.theta.T @ z.T).T)
-        k = optimum.theta.shape[1]
-        score = forms.copies[:, None] * forms.score
-        own = (z[:, :, None] * score[:, None, :k]).reshape(len(z), -1)
-        own = jnp.concatenate([own, score[:, k:]], axis=1)
-        return total[0].at[code].add(own), total[1].at[code].max(forms.copies > 0)
+        (rows, code), (sums, found) = part, total
+        scores, copies = row_scores(optimum, rows, new)
+        return sums.at[code].add(scores), found.at[code].max(copies > 0)
 
     start = jnp.zeros((len(clusters), q), optimum.root.dtype), clusters
     sums, found = row_fold(update, start, (optimum.data, codes), chunk_rows(4 * q))

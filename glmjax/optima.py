@@ -126,6 +126,16 @@ def gram(form: Array, z: Array, k: int) -> Array:
     return jnp.block([[own, across[:, None]], [across[None], jnp.sum(form[:, 1, 1])[None, None]]])
 
 
+def row_scores(optimum: Optimum, rows: Data, new: Array) -> tuple[Array, Array]:
+    """The gradient of weight times nll of some rows, (c, q), in coordinates of theta, and alpha; and their copies."""
+    rows, k = clean(rows), optimum.theta.shape[1]
+    z = standardize(optimum.columns, rows.x)
+    forms = forms_of(optimum.model, rows, new, (optimum.theta.T @ z.T).T)
+    score = forms.copies[:, None] * forms.score
+    own = (z[:, :, None] * score[:, None, :k]).reshape(len(z), -1)
+    return jnp.concatenate([own, score[:, k:]], axis=1), forms.copies
+
+
 def row_total(form: Form, optimum: Optimum) -> Array:
     """`root' sum(copies form (x) z z') root`, (q, q), of a form (c, m, m) that is positive semidefinite in eta."""
     p, k = optimum.theta.shape
