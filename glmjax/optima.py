@@ -114,7 +114,12 @@ def whitened(optimum: Optimum, z: Array) -> Array:
     return jnp.concatenate([parts, alpha], axis=1)
 
 
-def gram(form: Array, z: Array, k: int) -> Array:
+def plain_gram(h: Array, z: Array) -> Array:
+    """`weighted_gram` as it is differentiated."""
+    return jnp.einsum("ln,np,nq->lpq", h, z, z, optimize=[(0, 1), (0, 1)])
+
+
+def gram(form: Array, z: Array, k: int, weighted_gram: Callable[[Array, Array], Array]) -> Array:
     """Sum of `form (x) z z'` over rows, (q, q), q = p k, or p + 1 with a last output that has no columns."""
     p = z.shape[1]
     if k > 1:
@@ -140,7 +145,7 @@ def row_total(form: Form, optimum: Optimum) -> Array:
     """`root' sum(copies form (x) z z') root`, (q, q), of a form (c, m, m) that is positive semidefinite in eta."""
     p, k = optimum.theta.shape
 
-    def build(lanes: int) -> Callable[[Optimum], Array]:
+    def build(lanes: int, product: Callable[[Array, Array], Array] = weighted_gram) -> Callable[[Optimum], Array]:
         width = lanes * p * k * k if few(lanes, p) else (p * (p + 1) // 2 + lanes * k * k) // 2
 
         def run(optimum: Optimum) -> Array:
@@ -156,14 +161,16 @@ def row_total(form: Form, optimum: Optimum) -> Array:
                 forms = forms_of(optimum.model, rows, new, (optimum.theta.T @ z.T).T)
                 h = form(optimum, forms, z)
                 h = per_row(forms.copies, h) * h
-                return total + jax.lax.cond(ill, orthogonal, lambda h, z: gram(h, z, k), h, z)
+                return total + jax.lax.cond(ill, orthogonal, lambda h, z: gram(h, z, k, product), h, z)
 
             total = row_fold(update, jnp.zeros_like(root), optimum.data, chunk_rows(width))
             return jnp.where(ill, total, root.T @ total @ root)
 
         return run
 
-    return lanewise(build)(optimum)
+    total = jax.custom_jvp(lanewise(build))
+    total.defjvp(lambda primals, tangents: jax.jvp(build(1, plain_gram), primals, tangents))
+    return total(optimum)
 
 
 def signed_total(form: Form, optimum: Optimum) -> Array:
@@ -186,7 +193,7 @@ def expected_form(optimum: Optimum, forms: Forms, z: Array) -> Array:
 def make_optimum(task: Task, fit: Fit) -> Optimum:
     """The optimum of a fit; its root is NaN where the rows do not determine the coefficients."""
     model, data = task.model, task.data
-    columns = measure(data, model.predictor.bias, jnp.any(task.l2 > 0))  # type: ignore[union-attr]
+    columns = measure(jax.lax.stop_gradient(data), model.predictor.bias, jnp.any(task.l2 > 0))  # type: ignore[union-attr]
     theta = to_theta(columns, task.params)
     zero, one = jnp.zeros((), theta.dtype), jnp.ones((), theta.dtype)
     kept = jnp.ones(theta.size, bool) if fit.aliased is None else ~to_theta_marks(fit.aliased).reshape(-1)
