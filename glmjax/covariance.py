@@ -90,7 +90,7 @@ def hc2(optimum: Optimum) -> Array:
     """M = sum(weight s s' / (1 - h)), h the row's leverage: unbiased for a normal model of constant variance.
 
     `h = I_i z_i' H^-1 z_i`, of one copy of the row. Of several outputs both are matrices, and s is multiplied by
-    (1 - h)^-1/2. NaN where a row's leverage is 1.
+    (1 - h)^-1/2; it cannot be differentiated then. NaN where a row's leverage is 1.
 
     Reference: MacKinnon and White, Journal of Econometrics 29 (1985).
     """
@@ -153,17 +153,21 @@ def _hc3_score(optimum: Optimum, forms: Forms, z: Array) -> Array:
 def _stretched(optimum: Optimum, forms: Forms, z: Array, excess: Callable[[Array], Array]) -> Array:
     """Scores times 1 + h excess(1 - h), with h = I M the leverage and M what the row's outputs have of H^-1.
 
-    Its eigenvalues are those of r M r', r'r = I, and a function of it is r' f(r M r') r M: no square root of h itself.
+    Of several outputs h has the eigenvalues of r M r', r'r = I, and h f(h) is r' f(r M r') r M.
     """
-    v, r = whitened(optimum, z), square_root(forms.expected)
+    v, eps = whitened(optimum, z), jnp.finfo(z.dtype).eps
     m = v @ jnp.swapaxes(v, 1, 2)
-    h, turn = jnp.linalg.eigh(r @ m @ jnp.swapaxes(r, 1, 2)) if m.shape[1] > 1 else (r[:, 0] ** 2 * m[:, 0], None)
-    eps = jnp.finfo(h.dtype).eps
-    f = excess(jnp.where(h < 1 - 64 * eps, 1 - h, jnp.nan))
-    if turn is None:
-        return forms.score * (1 + h * f)
+
+    def beyond(h: Array) -> Array:
+        return excess(jnp.where(h < 1 - 64 * eps, 1 - h, jnp.nan))
+
+    if m.shape[1] == 1:
+        h = forms.expected[:, :, 0] * m[:, :, 0]
+        return forms.score * (1 + h * beyond(h))
+    r = square_root(forms.expected)
+    h, turn = jnp.linalg.eigh(r @ m @ jnp.swapaxes(r, 1, 2))
     r = jnp.swapaxes(turn, 1, 2) @ r
-    return forms.score + jnp.einsum("nak,na,nal,nlm,nm->nk", r, f, r, m, forms.score)
+    return forms.score + jnp.einsum("nak,na,nal,nlm,nm->nk", r, beyond(h), r, m, forms.score)
 
 
 def _clustered(codes: Array, clusters: Array, optimum: Optimum) -> Array:

@@ -8,6 +8,7 @@ then brought to root's coordinates, or where the system is ill-conditioned in th
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -141,6 +142,13 @@ def row_scores(optimum: Optimum, rows: Data, new: Array) -> tuple[Array, Array]:
     return jnp.concatenate([own, score[:, k:]], axis=1), forms.copies
 
 
+def as_pass(build: Callable[[int], Callable[..., Array]], plain: Callable[..., Array]) -> Callable[..., Array]:
+    """The pass `build(lanes)`, in chunks that suit its lanes; differentiated as `plain`, whose lanes are not told."""
+    run = jax.custom_jvp(lanewise(build))
+    run.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
+    return run
+
+
 def row_total(form: Form, optimum: Optimum) -> Array:
     """`root' sum(copies form (x) z z') root`, (q, q), of a form (c, m, m) that is positive semidefinite in eta."""
     p, k = optimum.theta.shape
@@ -168,9 +176,7 @@ def row_total(form: Form, optimum: Optimum) -> Array:
 
         return run
 
-    total = jax.custom_jvp(lanewise(build))
-    total.defjvp(lambda primals, tangents: jax.jvp(build(1, plain_gram), primals, tangents))
-    return total(optimum)
+    return as_pass(build, build(1, plain_gram))(optimum)
 
 
 def signed_total(form: Form, optimum: Optimum) -> Array:
@@ -209,20 +215,23 @@ def make_optimum(task: Task, fit: Fit) -> Optimum:
     # An information that is the observed one need not be positive in every row.
     system = (signed_total if model.family.distribution.information is hessian else row_total)(expected_form, optimum)
     penalty = Penalty(ridge, None)
-    factor = factor_by_cholesky(system, penalty, zero, kept)
+    scaled = factor_by_cholesky(system, penalty, zero, kept)
     eps = float(jnp.finfo(theta.dtype).eps)
-    ill = ~(smallest_pivot(factor) > eps**0.6)
+    ill = ~(smallest_pivot(scaled) > eps**0.6)
+
+    def factor(lanes: int) -> Callable[..., Array]:
+        return partial(factor_pass, chunk=chunk_rows(4 * lanes * theta.size**2 // len(theta)))
 
     def by_qr() -> Factor:
-        r = factor_pass(model, columns, data, Point(theta, jnp.zeros_like(theta), no))
+        r = as_pass(factor, factor(1))(model, columns, data, Point(theta, jnp.zeros_like(theta), no))
         if model.family.estimates_alpha:
             r = jax.scipy.linalg.block_diag(r, jnp.sqrt(jnp.maximum(system[-1:, -1:], 0)))
         return factor_by_qr(r, penalty, zero, kept)
 
-    factor = jax.lax.cond(any_lane(ill), lambda: chosen(ill, by_qr(), factor), lambda: factor)
-    determined = smallest_pivot(factor) > max(1e-11, 64 * eps) ** 2
-    root = jax.scipy.linalg.solve_triangular(factor.upper, start)
-    root = jnp.where(determined, jnp.where(kept, factor.scale, 0)[:, None] * root, jnp.nan)
+    scaled = jax.lax.cond(any_lane(ill), lambda: chosen(ill, by_qr(), scaled), lambda: scaled)
+    determined = smallest_pivot(scaled) > max(1e-11, 64 * eps) ** 2
+    root = jax.scipy.linalg.solve_triangular(scaled.upper, start)
+    root = jnp.where(determined, jnp.where(kept, scaled.scale, 0)[:, None] * root, jnp.nan)
     share = root.T @ (ridge[:, None] * root)
     edf = jnp.sum(kept.astype(theta.dtype)) - jnp.trace(share)
     return optimum._replace(root=root, share=share, ill=ill, edf=edf)
