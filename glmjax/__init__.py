@@ -27,6 +27,7 @@ from .losses import deviance, log_likelihood, loss, pearson_chi2
 from .many import fit_seeds
 from .mixtures import negative_binomial, negative_binomial1
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
+from .multiplicity import benjamini_hochberg, holm
 from .newton import fit_newton, null_deviance
 from .optima import Optimum
 from .paths import Path, fit_path
@@ -35,6 +36,7 @@ from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .proximal import fit_elastic_net
 from .pseudo import cox_snell_r2, deviance_r2, mcfadden_r2
+from .reports import summary
 from .resampling import Bootstrap, bca_interval, bootstrap, percentile_interval
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
@@ -66,6 +68,7 @@ __all__ = [
     "Status",
     "bayesian",
     "bca_interval",
+    "benjamini_hochberg",
     "bernoulli",
     "binomial",
     "bootstrap",
@@ -94,6 +97,7 @@ __all__ = [
     "hc1",
     "hc2",
     "hc3",
+    "holm",
     "inference",
     "init",
     "inverse_gaussian",
@@ -129,6 +133,7 @@ __all__ = [
     "sgd_init",
     "sgd_step",
     "sigmoid_approximation",
+    "summary",
     "tweedie",
     "wald",
 ]
