@@ -5,23 +5,38 @@ from .approximation import relu_approximation, ridge_approximation, sigmoid_appr
 from .auto import fit
 from .batches import fit_many
 from .counts import poisson, quasi_poisson
+from .covariance import bayesian, clustered, fisher, hc0, hc1, hc2, hc3, observed
 from .data import Data, make_data
 from .distributions import Distribution, Family
 from .families import categorical, normal
 from .folds import CrossValidation, cross_validate, mean_deviance
+from .hypotheses import HypothesisTest, likelihood_ratio, score_test, wald
+from .inferences import (
+    Goodness,
+    Inference,
+    Names,
+    deviance_dispersion,
+    inference,
+    likelihood_dispersion,
+    pearson_dispersion,
+)
 from .influence import Jackknife, jackknife
 from .information import fisher_information, observed_information
 from .lbfgs import fit_lbfgs
-from .losses import deviance, log_likelihood, loss
+from .losses import deviance, log_likelihood, loss, pearson_chi2
 from .many import fit_seeds
 from .mixtures import negative_binomial, negative_binomial1
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
+from .multiplicity import benjamini_hochberg, holm
 from .newton import fit_newton, null_deviance
+from .optima import Optimum
 from .paths import Path, fit_path
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .proximal import fit_elastic_net
+from .pseudo import cox_snell_r2, deviance_r2, mcfadden_r2
+from .reports import summary
 from .resampling import Bootstrap, bca_interval, bootstrap, percentile_interval
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
@@ -38,23 +53,35 @@ __all__ = [
     "Distribution",
     "Family",
     "Fit",
+    "Goodness",
     "History",
+    "HypothesisTest",
+    "Inference",
     "Jackknife",
     "Linear",
     "Model",
+    "Names",
+    "Optimum",
     "Path",
     "SGDState",
     "Separation",
     "Status",
+    "bayesian",
     "bca_interval",
+    "benjamini_hochberg",
     "bernoulli",
     "binomial",
     "bootstrap",
     "categorical",
     "check",
     "check_separation",
+    "clustered",
+    "cox_snell_r2",
     "cross_validate",
     "deviance",
+    "deviance_dispersion",
+    "deviance_r2",
+    "fisher",
     "fisher_information",
     "fit",
     "fit_elastic_net",
@@ -66,20 +93,32 @@ __all__ = [
     "fit_sgd",
     "gamma",
     "glm",
+    "hc0",
+    "hc1",
+    "hc2",
+    "hc3",
+    "holm",
+    "inference",
     "init",
     "inverse_gaussian",
     "jackknife",
+    "likelihood_dispersion",
+    "likelihood_ratio",
     "linear_predictor",
     "log_likelihood",
     "loss",
     "make_data",
+    "mcfadden_r2",
     "mean_deviance",
     "mlp",
     "negative_binomial",
     "negative_binomial1",
     "normal",
     "null_deviance",
+    "observed",
     "observed_information",
+    "pearson_chi2",
+    "pearson_dispersion",
     "percentile_interval",
     "poisson",
     "predict",
@@ -88,10 +127,13 @@ __all__ = [
     "relu_approximation",
     "ridge_approximation",
     "sample",
+    "score_test",
     "sgd_epochs",
     "sgd_finish",
     "sgd_init",
     "sgd_step",
     "sigmoid_approximation",
+    "summary",
     "tweedie",
+    "wald",
 ]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .data import Data, clean, row_weight
+from .distributions import hessian
 from .inputs import check_number, per_row
 from .models import Model, check_problem, in_dtype, linear_predictor
 from .predictors import Dense
@@ -106,6 +107,38 @@ def log_likelihood(model: Model, params: Any, data: Data) -> Array:
     """
     check_problem(model, data)
     return _log_likelihood(in_dtype(model, data.x.dtype), params, data)
+
+
+def pearson_chi2(model: Model, params: Any, data: Data) -> Array:
+    """`sum(weight (y - mean)^2 / V(mean))`, Pearson's chi-squared, (); of classes over all K of them.
+
+    It is `r^2 / h`, with score and expected information of each row's nll in eta, which has all digits in the tails.
+    Arguments and errors are those of `loss`.
+    """
+    check_problem(model, data)
+    return _pearson_chi2(in_dtype(model, data.x.dtype), params, data)
+
+
+@jax.jit
+def _pearson_chi2(model: Model, params: Any, data: Data) -> Array:
+    family = model.family
+
+    def of_row(eta: Array, y: Array) -> Array:
+        if family.n_classes:
+            return jnp.expm1(family.nll(eta, y))  # (1 - p) / p, p the probability of the row's own class
+        if family.distribution.information is hessian:  # no expected information: the moments themselves
+            mean = family.mean(eta)
+            return (y - mean) ** 2 / family.variance(mean)
+        r, h = jax.grad(family.nll)(eta, y), family.information(eta, y)
+        h = jnp.diag(h) if eta.ndim else h
+        return jnp.sum(jnp.where(r == 0, 0, r * r / jnp.where(r == 0, 1, h)))
+
+    def part(rows: Data) -> Array:
+        eta = linear_predictor(model, params, rows.x, rows.offset)
+        values, weight = jax.vmap(of_row)(eta, rows.y), row_weight(rows)
+        return jnp.sum(values if weight is None else jnp.where(weight == 0, 0, weight * values))
+
+    return row_sums(part, clean(data))
 
 
 @jax.jit

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .data import Data
+from .data import Data, clean, row_weight
+from .distributions import Family, hessian, link_of_target
+from .inputs import per_row
 from .irls import newton_solution
 from .linear import as_fit, make_task
 from .losses import deviance
-from .models import Model, check_problem, glm, init
+from .models import Model, check_problem, glm, in_dtype, init
 from .overdispersion import at_alpha, overdispersed_solution
 from .predictors import Dense, Linear
 from .results import Fit
@@ -77,11 +80,40 @@ def null_deviance(model: Model, data: Data) -> Array:
 
     Of a fit that estimated alpha pass `fit.model`, and the null model has that alpha. For an MLP it is the deviance
     of its family's null GLM. Errors are those of `loss`.
+
+    Without an offset the best bias is the link of the targets' mean, in families that are exponential ones: of
+    `Distribution`s all but those whose `information` is `hessian`.
     """
+    return deviance(*null_fit(model, data))
+
+
+def null_fit(model: Model, data: Data) -> tuple[Model, Dense, Data]:
+    """The model that knows no features, its parameters, and the data without features."""
     check_problem(model, data)
     data = data._replace(x=data.x[:, :0])
     family = replace(model.family, estimates_alpha=False)
+    null = glm(family)
     if isinstance(model.predictor, Linear) and not model.predictor.bias:
-        like = init(glm(family), None, 0, dtype=data.x.dtype)  # a bias of 0
-        return deviance(glm(family), like, data)
-    return deviance(glm(family), fit_newton(glm(family), data).params, data)
+        return null, init(null, None, 0, dtype=data.x.dtype), data  # a bias of 0
+    # In an exponential family the score of a constant is 0 where its mean is that of the targets.
+    if data.offset is None and family.distribution.information is not hessian:
+        like = init(null, None, 0, dtype=data.x.dtype)
+        return null, like._replace(b=_link_of_average(in_dtype(null, data.x.dtype).family, clean(data))), data
+    return null, fit_newton(null, data).params, data
+
+
+@jax.jit
+def _link_of_average(family: Family, data: Data) -> Array:
+    """The linear predictor, () or (k,), at the weighted mean of the targets; large where it would be infinite."""
+    weight = row_weight(data)
+    weight = jnp.ones_like(data.y, shape=data.y.shape[:1]) if weight is None else weight
+    if family.n_classes:
+        counts = [jnp.sum(jnp.where(data.y == label, weight, 0)) for label in range(family.n_classes)]
+        eta = jnp.log(jnp.stack(counts))
+        eta = eta if family.reference is None else jnp.delete(eta - eta[family.reference], family.reference)
+    else:
+        total = jnp.sum(jnp.where(per_row(weight == 0, data.y), 0, per_row(weight, data.y) * data.y), axis=0)
+        trials = family.target_shape == (2,) and family.n_outputs is None
+        eta = link_of_target(family, total[0] / jnp.sum(total) if trials else total / jnp.sum(weight))
+    edge = jnp.log(jnp.finfo(eta.dtype).max)
+    return jnp.nan_to_num(eta, nan=-edge, posinf=edge, neginf=-edge)  # NaN: the log of a negative mean, which is near 0

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .distributions import Distribution, Family, no_log_likelihood, no_sample
+from .lanes import any_lane
 from .links import LINKS, check_link
 from .numerics import expm1_excess, log1p_unit, log_peak
 
@@ -47,9 +48,14 @@ def _two_way_deviance(family: Family, eta: Array, s: Array, f: Array, n: Array |
     # 2 (s log(s / n p) + f log(f / n q)) = 2 sum(s (expm1(r) - r)), r = log(p) - log(s / n): both terms 0 or more, so
     # nothing cancels at proportions near p. With none of one kind it is twice the nll.
     mixed = (s > 0) & (f > 0)
-    part, rest, whole = jnp.where(mixed, s, 1), jnp.where(mixed, f, 1), jnp.where(mixed, n, 2)
-    log_p, log_q = _logs(family, eta, part, rest)
-    near = part * expm1_excess(log_p - jnp.log(part / whole)) + rest * expm1_excess(log_q - jnp.log(rest / whole))
+
+    def between() -> Array:
+        part, rest, whole = jnp.where(mixed, s, 1), jnp.where(mixed, f, 1), jnp.where(mixed, n, 2)
+        log_p, log_q = _logs(family, eta, part, rest)
+        return part * expm1_excess(log_p - jnp.log(part / whole)) + rest * expm1_excess(log_q - jnp.log(rest / whole))
+
+    # Where no target of any row is a proportion, the logarithms are not taken.
+    near = jax.lax.cond(any_lane(mixed), between, lambda: jnp.zeros_like(eta))
     near = jnp.where(_outside(family, eta), jnp.nan, near)
     return 2 * jnp.where(mixed, near, _two_way_nll(family, eta, s, f, n))
 

@@ -10,7 +10,7 @@ from .passes import Point, derivatives
 from .rows import chunk_rows, row_fold
 
 
-def factor_pass(model: Model, columns: Columns, data: Data, point: Point) -> Array:
+def factor_pass(model: Model, columns: Columns, data: Data, point: Point, chunk: int | None = None) -> Array:
     """An upper triangular R, (p k, p k), with R'R the information, by QR of the rows: it keeps twice the digits."""
     p, k = point.theta.shape
 
@@ -20,7 +20,7 @@ def factor_pass(model: Model, columns: Columns, data: Data, point: Point) -> Arr
         h = derivatives(model, rows, new, z @ point.theta, point.start).h
         return stacked_qr(r, (square_root(h)[:, :, None] * z[:, None, :, None]).reshape(-1, p * k))
 
-    return row_fold(update, jnp.zeros((p * k, p * k), data.x.dtype), data, chunk_rows(4 * p * k * k))
+    return row_fold(update, jnp.zeros((p * k, p * k), data.x.dtype), data, chunk or chunk_rows(4 * p * k * k))
 
 
 def square_root(h: Array) -> Array:

@@ -16,6 +16,7 @@ from .data import Data
 CHUNK = 4096  # rows; a chunk and what is computed from it should stay in a core's cache
 
 Total = TypeVar("Total")
+Rows = TypeVar("Rows")  # `Data`, or any tree of arrays whose first axis is the rows
 
 
 def chunk_rows(width: int) -> int:
@@ -24,14 +25,14 @@ def chunk_rows(width: int) -> int:
     return min(max(2 ** (rows.bit_length() - 1), 256), 8192)
 
 
-def _rows(data: Data, start: Array | int, size: int) -> Data:
+def _rows(data: Rows, start: Array | int, size: int) -> Rows:
     return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, size), data)
 
 
 def row_fold(
-    update: Callable[[Total, Data, Array], Total],
+    update: Callable[[Total, Rows, Array], Total],
     total: Total,
-    data: Data,
+    data: Rows,
     chunk: int = CHUNK,
     every: Array | int = 1,
 ) -> Total:
@@ -41,7 +42,7 @@ def row_fold(
     have been taken already: nothing is padded or copied, and the update is compiled once. With `every`, traced or not,
     only every so manieth chunk is taken: a sample.
     """
-    n = data.x.shape[0]
+    n = jax.tree.leaves(data)[0].shape[0]
     chunk = min(chunk, n)
     if chunk == n:
         return update(total, data, jnp.ones(n, bool))

@@ -12,11 +12,12 @@ import glmjax as gj
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    "inputs programs numerics links distributions families proportions counts mixtures positives predictors data results files lanes",
+    "inputs programs lanes numerics tails links distributions families proportions counts mixtures positives predictors data results files",
     "models",
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton recession lbfgs coordinates descent nets proximal separation auto settings sgd",
-    "many arguments batches paths folds influence resampling approximation",
+    "many arguments batches paths folds influence resampling optima covariance inferences hypotheses pseudo multiplicity approximation",
+    "reports",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}
 
