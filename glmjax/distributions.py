@@ -1,7 +1,7 @@
 """`Family`: what a row of the GLM table is, a static description over a `Distribution` of functions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -173,3 +173,8 @@ class Family:
     def sample(self, key: Array, eta: Array) -> Array:
         """Targets drawn at linear predictors `eta` of all rows, (n,) or (n, k), in `eta`'s dtype."""
         return self.distribution.sample(self, key, eta)
+
+
+def by_expectation(family: Family) -> Family:
+    """The family with its Fisher information for curvature."""
+    return replace(family, distribution=family.distribution._replace(curvature=expected_curvature))

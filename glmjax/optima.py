@@ -8,6 +8,7 @@ then brought to root's coordinates, or where the system is ill-conditioned in th
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from jax import Array
 
 from .columns import Columns, measure, standardize, to_params, to_theta, to_theta_marks
 from .data import Data, clean, row_weight
-from .distributions import hessian
+from .distributions import by_expectation, hessian
 from .factors import Factor, Penalty, factor_by_cholesky, factor_by_qr, smallest_pivot
 from .influence import as_vector
 from .inputs import per_row
@@ -198,7 +199,7 @@ def expected_form(optimum: Optimum, forms: Forms, z: Array) -> Array:
 
 def make_optimum(task: Task, fit: Fit) -> Optimum:
     """The optimum of a fit; its root is NaN where the rows do not determine the coefficients."""
-    model, data = task.model, task.data
+    model, data = replace(task.model, family=by_expectation(task.model.family)), task.data
     columns = measure(jax.lax.stop_gradient(data), model.predictor.bias, jnp.any(task.l2 > 0))  # type: ignore[union-attr]
     theta = to_theta(columns, task.params)
     zero, one = jnp.zeros((), theta.dtype), jnp.ones((), theta.dtype)
