@@ -213,8 +213,9 @@ def make_optimum(task: Task, fit: Fit) -> Optimum:
     no = jnp.asarray(False)
     optimum = Optimum(model, data, task.params, columns, theta, kept, start, 0 * start, no, rows, zero, one)
 
-    # An information that is the observed one need not be positive in every row.
-    system = (signed_total if model.family.distribution.information is hessian else row_total)(expected_form, optimum)
+    # An information that is the observed one need not be positive in every row, nor has its rows' square root.
+    signed = model.family.distribution.information is hessian
+    system = (signed_total if signed else row_total)(expected_form, optimum)
     penalty = Penalty(ridge, None)
     scaled = factor_by_cholesky(system, penalty, zero, kept)
     eps = float(jnp.finfo(theta.dtype).eps)
@@ -229,7 +230,8 @@ def make_optimum(task: Task, fit: Fit) -> Optimum:
             r = jax.scipy.linalg.block_diag(r, jnp.sqrt(jnp.maximum(system[-1:, -1:], 0)))
         return factor_by_qr(r, penalty, zero, kept)
 
-    scaled = jax.lax.cond(any_lane(ill), lambda: chosen(ill, by_qr(), scaled), lambda: scaled)
+    if not signed:
+        scaled = jax.lax.cond(any_lane(ill), lambda: chosen(ill, by_qr(), scaled), lambda: scaled)
     determined = smallest_pivot(scaled) > max(1e-11, 64 * eps) ** 2
     root = jax.scipy.linalg.solve_triangular(scaled.upper, start)
     root = jnp.where(determined, jnp.where(kept, scaled.scale, 0)[:, None] * root, jnp.nan)

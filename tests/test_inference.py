@@ -1,5 +1,7 @@
 """Standard errors, tests and intervals: published ones, and those that the definitions give."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +71,45 @@ def test_nists_certified_standard_deviations(name):
     assert digits(table.std_error, built.raw["sd"]) >= BARS[name]
     assert digits(jnp.sqrt(table.dispersion), built.raw["residual_sd"]) >= min(BARS[name] + 1, 12)
     assert table.df_resid == built.raw["df_resid"]
+
+
+def robust_in_fractions(data, excess):
+    """sqrt(diag(A sum(e^2 x x') A)), A = (X'X)^-1 and e = residual times excess(leverage), of least squares, exactly."""
+    x = [[Fraction(1), *map(Fraction, row)] for row in np.asarray(data.x).tolist()]
+    y, q = [Fraction(t) for t in np.asarray(data.y).tolist()], range(len(x[0]))
+    system = [[sum(row[i] * row[j] for row in x) for j in q] + [Fraction(int(i == j)) for j in q] for i in q]
+    for i in q:  # Gauss and Jordan
+        system[i] = [value / system[i][i] for value in system[i]]
+        for r in q:
+            if r != i:
+                system[r] = [a - system[r][i] * b for a, b in zip(system[r], system[i], strict=True)]
+    inverse = [row[len(q) :] for row in system]
+    moves = [[sum(a * b for a, b in zip(line, row, strict=True)) for line in inverse] for row in x]
+    coef = [sum(move[i] * t for move, t in zip(moves, y, strict=True)) for i in q]
+    total = np.zeros(len(q))
+    for row, move, t in zip(x, moves, y, strict=True):
+        e = t - sum(a * b for a, b in zip(row, coef, strict=True))
+        e *= excess(sum(a * b for a, b in zip(row, move, strict=True)))
+        total += [float((e * part) ** 2) for part in move]
+    return np.sqrt(total)
+
+
+@needs_reference
+@pytest.mark.parametrize(("name", "bar"), [("Longley", 11), ("Filip", 7)])
+def test_robust_errors_keep_their_digits_on_ill_conditioned_rows(name, bar):
+    """Against exact fractions: Filip's system has no digit left in z, and is summed in root's coordinates."""
+    built = nist(NIST[name])
+    fit = gj.fit_newton(built.model, built.data)
+    one = gj.clustered(np.arange(len(built.data.x)))
+    factor = np.sqrt(1 - 1 / len(built.data.x))
+    for estimator, excess, scale in (
+        (gj.hc0, lambda h: 1, 1),
+        (gj.hc3, lambda h: 1 / (1 - h), 1),
+        (one, lambda h: 1, factor),
+    ):
+        table = gj.inference(built.data, fit, covariance=estimator)
+        assert digits(scale * table.std_error, robust_in_fractions(built.data, excess)) >= bar
+    assert digits(gj.inference(built.data, fit, covariance=gj.observed).std_error, built.raw["sd"]) >= bar
 
 
 # definitions -----------------------------------------------------------------------------------------------------------

@@ -546,3 +546,30 @@ def test_fit_picks_by_model_and_shape():
         gj.fit(gj.mlp(gj.poisson(), (3,)), data)
     alpha = replace(model, family=gj.negative_binomial())
     assert gj.fit(alpha, data).model.family.alpha >= 0
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        gj.poisson("sqrt"),
+        gj.bernoulli("probit"),
+        gj.quasi_binomial("cloglog"),
+        gj.categorical(3, reference=1),
+        gj.gamma("inverse"),
+        gj.negative_binomial(0.7),
+        gj.tweedie(1.5),
+    ],
+    ids=lambda family: family.name,
+)
+def test_null_deviance_in_closed_form_is_newtons(family):
+    """Without an offset the null mean is the targets' average; with one, of zeros, it is fitted."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 3, 40).astype(float)
+    y = {"quasi_binomial": np.stack([counts, 3 - counts], axis=1), "bernoulli": counts // 2, "gamma": counts + 1}.get(
+        family.name, counts
+    )
+    data = gj.make_data(
+        np.ones((40, 1)), y, family=family, weight=np.arange(40.0) % 3, precision=1 + np.arange(40.0) % 2
+    )
+    fitted = gj.null_deviance(gj.glm(family), data._replace(offset=jnp.zeros(40)))
+    assert float(gj.null_deviance(gj.glm(family), data)) == pytest.approx(float(fitted), rel=1e-12)
