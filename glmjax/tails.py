@@ -1,12 +1,19 @@
-"""Tail probabilities of the t, chi-squared and F distributions, with all their digits far out, and t's quantile.
+"""Tail probabilities of the t, chi-squared and F distributions, with all their digits far out, and t's quantile; the
+logarithms of the gamma and beta distributions' tails, which have digits where the tails themselves are 0.
 
 Degrees of freedom are any positive numbers; infinite ones make t the normal, and F the chi-squared over its own.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import betainc, gammaincc, gammaln, ndtr, ndtri
+
+from .numerics import expm1_excess, log1mexp, log1p_expm1_gap, log_normal_cdf
 
 
 def two_sided_tail(t: Array, df: Array | None) -> Array:
@@ -51,3 +58,65 @@ def two_sided_quantile(tail: Array, df: Array | None) -> Array:
 
     law = (constant + (nu + 1) / 2 * jnp.log(nu) + jnp.log(2 / nu) - jnp.log(tail)) / nu
     return jnp.exp(jax.lax.fori_loop(0, 12, step, jnp.where(nu < 4, law, jnp.log(normal))))
+
+
+def log_normal_quantile(log_p: Array) -> Array:
+    """The x with `log(Phi(x)) = log_p`, up to log(1/2), by Newton's method on the logarithm, which is almost square.
+
+    Its derivative is 1 / Mills' ratio, for which Birnbaum's bound stands: it has all digits far out.
+    """
+    far = log_p < -5
+    size = -2 * jnp.where(far, log_p, -5)
+    start = jnp.where(far, -jnp.sqrt(size - jnp.log(2 * jnp.pi * size)), ndtri(jnp.exp(log_p)))
+
+    def step(_: int, x: Array) -> Array:
+        return x - (log_normal_cdf(x) - log_p) * 4 / (jnp.sqrt(x * x + 8) - 3 * x)
+
+    return jnp.where(log_p == -jnp.inf, -jnp.inf, jax.lax.fori_loop(0, 6, step, start))
+
+
+# The trapezoidal rule in v for integrals over s = exp(v - exp(-v)) from 0 up, of what is about exp(-s) or exp(-s^2).
+_STEP = 0.06
+_V = np.arange(-3.6, 4.4, _STEP)
+_NODES = np.exp(_V - np.exp(-_V))
+_WEIGHTS = _STEP * _NODES * (1 + np.exp(-_V))
+
+
+def _log_integral(a: Array, slope: Array, x: Array, excess: Callable[[Array], Array], upper: Array) -> Array:
+    """Log of the integral of `exp(slope t - x excess(t))` over t from 0 up where `upper`, else from 0 down to where it
+    falls as exp(a t); `excess` is t^2 / 2 near 0, and concave is what is in the exponential.
+    """
+    steep = jnp.where(upper, -slope, slope)
+    scale = 2 / (steep + jnp.sqrt(steep * steep + 2 * x)) + jnp.where(upper, 0, 1 / a)
+    t = (jnp.where(upper, scale, -scale))[..., None] * _NODES.astype(scale.dtype)
+    t = jnp.minimum(t, 60)  # exp(t) is a number in every dtype, and nothing is left of the integral
+    height = jnp.exp(slope[..., None] * t - x[..., None] * excess(t))
+    return jnp.log(scale * jnp.sum(_WEIGHTS.astype(scale.dtype) * height, axis=-1))
+
+
+def log_gamma_tails(a: Array, x: Array, log_density: Array) -> tuple[Array, Array]:
+    """Logarithms of the gamma distribution of shape `a` below and above `x`.
+
+    With `log_density = log(x^a exp(-x) / Gamma(a))`, that of log X, a tail is the density times an integral without
+    cancellation; what is written is the smaller tail, or nearly, and the other one is its complement.
+    """
+    upper = x >= jnp.maximum(a, 1)
+    tail = jnp.minimum(log_density + _log_integral(a, a - x, x, expm1_excess, upper), 0)
+    rest = log1mexp(tail)
+    return jnp.where(upper, rest, tail), jnp.where(upper, tail, rest)
+
+
+def log_beta_tails(a: Array, b: Array, p: Array, q: Array, log_density: Array) -> tuple[Array, Array]:
+    """Logarithms of the beta distribution of shapes `a` and `b`, one of them 1 or more, below and above p = 1 - q.
+
+    With `log_density = log(p^a q^b / B(a, b))`, that of X's log-odds, as `log_gamma_tails`, its limit at small p.
+    """
+    turned = p > q
+    a, b, p, q = (jnp.where(turned, *pair) for pair in ((b, a), (a, b), (q, p), (p, q)))
+    x = (a + b) * p
+    upper = x >= jnp.maximum(a, 1)
+    integral = _log_integral(a, a * q - b * p, x, partial(log1p_expm1_gap, p[..., None]), upper)
+    tail = jnp.minimum(log_density + integral, 0)
+    rest = log1mexp(tail)
+    upper = upper != turned
+    return jnp.where(upper, rest, tail), jnp.where(upper, tail, rest)
