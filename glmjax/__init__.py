@@ -4,10 +4,12 @@ from . import files as files
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit
 from .batches import fit_many
+from .checks import Calibration, DispersionTest, calibration, dispersion_test
 from .counts import poisson, quasi_poisson
 from .covariance import bayesian, clustered, fisher, hc0, hc1, hc2, hc3, observed
 from .data import Data, make_data
-from .distributions import Distribution, Family
+from .deletion import InfluenceMeasures, influence_measures
+from .distributions import Distribution, Family, Masses
 from .families import categorical, normal
 from .folds import CrossValidation, cross_validate, mean_deviance
 from .inferences import (
@@ -34,6 +36,13 @@ from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .proximal import fit_elastic_net
 from .resampling import Bootstrap, bca_interval, bootstrap, percentile_interval
+from .residuals import (
+    deviance_residuals,
+    pearson_residuals,
+    quantile_residuals,
+    response_residuals,
+    working_residuals,
+)
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
@@ -43,17 +52,21 @@ __version__ = "0.1.0"
 __all__ = [
     "MLP",
     "Bootstrap",
+    "Calibration",
     "CrossValidation",
     "Data",
     "Dense",
+    "DispersionTest",
     "Distribution",
     "Family",
     "Fit",
     "Goodness",
     "History",
     "Inference",
+    "InfluenceMeasures",
     "Jackknife",
     "Linear",
+    "Masses",
     "Model",
     "Names",
     "Optimum",
@@ -66,6 +79,7 @@ __all__ = [
     "bernoulli",
     "binomial",
     "bootstrap",
+    "calibration",
     "categorical",
     "check",
     "check_separation",
@@ -73,6 +87,8 @@ __all__ = [
     "cross_validate",
     "deviance",
     "deviance_dispersion",
+    "deviance_residuals",
+    "dispersion_test",
     "fisher",
     "fisher_information",
     "fit",
@@ -90,6 +106,7 @@ __all__ = [
     "hc2",
     "hc3",
     "inference",
+    "influence_measures",
     "init",
     "inverse_gaussian",
     "jackknife",
@@ -108,12 +125,15 @@ __all__ = [
     "observed_information",
     "pearson_chi2",
     "pearson_dispersion",
+    "pearson_residuals",
     "percentile_interval",
     "poisson",
     "predict",
+    "quantile_residuals",
     "quasi_binomial",
     "quasi_poisson",
     "relu_approximation",
+    "response_residuals",
     "ridge_approximation",
     "sample",
     "sgd_epochs",
@@ -122,4 +142,5 @@ __all__ = [
     "sgd_step",
     "sigmoid_approximation",
     "tweedie",
+    "working_residuals",
 ]

@@ -75,48 +75,50 @@ def log_normal_quantile(log_p: Array) -> Array:
     return jnp.where(log_p == -jnp.inf, -jnp.inf, jax.lax.fori_loop(0, 6, step, start))
 
 
-# The trapezoidal rule in v for integrals over s = exp(v - exp(-v)) from 0 up, of what is about exp(-s) or exp(-s^2).
-_STEP = 0.06
-_V = np.arange(-3.6, 4.4, _STEP)
-_NODES = np.exp(_V - np.exp(-_V))
-_WEIGHTS = _STEP * _NODES * (1 + np.exp(-_V))
+# The trapezoidal rule in v for integrals over s = exp(pi / 2 sinh(v)) from 0 up (Takahasi and Mori, 1974), of what is
+# about 1 until s is about 1, and falls from there on, be it as 1 / s^2.
+_STEP = 0.05
+_V = np.arange(-3.9, 3.9, _STEP)
+_NODES = np.exp(np.pi / 2 * np.sinh(_V))
+_WEIGHTS = _STEP * np.pi / 2 * np.cosh(_V) * _NODES
 
 
-def _log_integral(a: Array, slope: Array, x: Array, excess: Callable[[Array], Array], upper: Array) -> Array:
-    """Log of the integral of `exp(slope t - x excess(t))` over t from 0 up where `upper`, else from 0 down to where it
-    falls as exp(a t); `excess` is t^2 / 2 near 0, and concave is what is in the exponential.
+def _log_tail(
+    a: Array, slope: Array, x: Array, excess: Callable[[Array], Array], log_density: Array
+) -> tuple[Array, Array]:
+    """Log-probabilities below and above the point at t = 0 of a density `exp(log_density + slope t - x excess(t))`,
+    `excess` t^2 / 2 near 0, that falls as exp(a t) to the left, and has x = 1 where it begins to fall to the right.
+
+    One side is integrated, the smaller one or nearly: all terms are above 0. The other is its complement.
     """
-    steep = jnp.where(upper, -slope, slope)
-    scale = 2 / (steep + jnp.sqrt(steep * steep + 2 * x)) + jnp.where(upper, 0, 1 / a)
-    t = (jnp.where(upper, scale, -scale))[..., None] * _NODES.astype(scale.dtype)
-    t = jnp.minimum(t, 60)  # exp(t) is a number in every dtype, and nothing is left of the integral
-    height = jnp.exp(slope[..., None] * t - x[..., None] * excess(t))
-    return jnp.log(scale * jnp.sum(_WEIGHTS.astype(scale.dtype) * height, axis=-1))
+    # Below the median, which is about x = 2^(-1 / a) at small a.
+    left = jnp.where(a < 1, (x < 1) & (a * jnp.log(x) < -0.7), x < a)
+    steep = jnp.where(left, slope, -slope)
+    scale = 2 / (steep + jnp.sqrt(steep * steep + 2 * x)) + jnp.where(left, 1 / a, 0)
+    plateau = ~left & (x < 1)  # of length log(1 / x), and in expm1(t) a power of it that ends at 1 / x
+    scale = jnp.where(plateau, 1 / x, jnp.where(left, -scale, scale))[..., None]
+    s = jnp.minimum(scale * _NODES.astype(scale.dtype), jnp.where(plateau, jnp.inf, 80)[..., None])  # exp(80) is finite
+    grown = jnp.where(plateau[..., None], s, 0)
+    t = jnp.where(plateau[..., None], jnp.log1p(grown), s)
+    height = jnp.exp(slope[..., None] * t - x[..., None] * excess(t)) / (1 + grown)
+    integral = jnp.abs(scale[..., 0]) * jnp.sum(_WEIGHTS.astype(scale.dtype) * height, axis=-1)
+    tail = jnp.minimum(log_density + jnp.log(integral), 0)
+    rest = log1mexp(tail)
+    return jnp.where(left, tail, rest), jnp.where(left, rest, tail)
 
 
 def log_gamma_tails(a: Array, x: Array, log_density: Array) -> tuple[Array, Array]:
-    """Logarithms of the gamma distribution of shape `a` below and above `x`.
-
-    With `log_density = log(x^a exp(-x) / Gamma(a))`, that of log X, a tail is the density times an integral without
-    cancellation; what is written is the smaller tail, or nearly, and the other one is its complement.
+    """Logarithms of the gamma distribution of shape `a` below and above `x`, given that of the density of log X,
+    `log_density = log(x^a exp(-x) / Gamma(a))`.
     """
-    upper = x >= jnp.maximum(a, 1)
-    tail = jnp.minimum(log_density + _log_integral(a, a - x, x, expm1_excess, upper), 0)
-    rest = log1mexp(tail)
-    return jnp.where(upper, rest, tail), jnp.where(upper, tail, rest)
+    return _log_tail(a, a - x, x, expm1_excess, log_density)
 
 
 def log_beta_tails(a: Array, b: Array, p: Array, q: Array, log_density: Array) -> tuple[Array, Array]:
-    """Logarithms of the beta distribution of shapes `a` and `b`, one of them 1 or more, below and above p = 1 - q.
-
-    With `log_density = log(p^a q^b / B(a, b))`, that of X's log-odds, as `log_gamma_tails`, its limit at small p.
+    """Logarithms of the beta distribution of shapes `a` and `b`, one of them 1 or more, below and above p = 1 - q,
+    given that of the density of X's log-odds, `log_density = log(p^a q^b / B(a, b))`.
     """
     turned = p > q
     a, b, p, q = (jnp.where(turned, *pair) for pair in ((b, a), (a, b), (q, p), (p, q)))
-    x = (a + b) * p
-    upper = x >= jnp.maximum(a, 1)
-    integral = _log_integral(a, a * q - b * p, x, partial(log1p_expm1_gap, p[..., None]), upper)
-    tail = jnp.minimum(log_density + integral, 0)
-    rest = log1mexp(tail)
-    upper = upper != turned
-    return jnp.where(upper, rest, tail), jnp.where(upper, tail, rest)
+    left, right = _log_tail(a, a * q - b * p, (a + b) * p, partial(log1p_expm1_gap, p[..., None]), log_density)
+    return jnp.where(turned, right, left), jnp.where(turned, left, right)
