@@ -91,8 +91,8 @@ def _log_tail(
 
     One side is integrated, the smaller one or nearly: all terms are above 0. The other is its complement.
     """
-    # Below the median, which is about x = 2^(-1 / a) at small a.
-    left = jnp.where(a < 1, (x < 1) & (a * jnp.log(x) < -0.7), x < a)
+    # At small x the plateau is long, and the left side about x^a: taken unless 1 - x^a loses more than three digits.
+    left = jnp.where(a < 1, (x < 0.01) & (a * jnp.log(x) < -1e-3), x < a)
     steep = jnp.where(left, slope, -slope)
     scale = 2 / (steep + jnp.sqrt(steep * steep + 2 * x)) + jnp.where(left, 1 / a, 0)
     plateau = ~left & (x < 1)  # of length log(1 / x), and in expm1(t) a power of it that ends at 1 / x
