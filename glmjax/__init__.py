@@ -4,10 +4,12 @@ from . import files as files
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit
 from .batches import fit_many
+from .checks import Calibration, DispersionTest, calibration, dispersion_test
 from .counts import poisson, quasi_poisson
 from .covariance import bayesian, clustered, fisher, hc0, hc1, hc2, hc3, observed
 from .data import Data, make_data
-from .distributions import Distribution, Family
+from .deletion import InfluenceMeasures, influence_measures
+from .distributions import Distribution, Family, Masses
 from .families import categorical, normal
 from .folds import CrossValidation, cross_validate, mean_deviance
 from .hypotheses import HypothesisTest, likelihood_ratio, score_test, wald
@@ -38,6 +40,13 @@ from .proximal import fit_elastic_net
 from .pseudo import cox_snell_r2, deviance_r2, mcfadden_r2
 from .reports import summary
 from .resampling import Bootstrap, bca_interval, bootstrap, percentile_interval
+from .residuals import (
+    deviance_residuals,
+    pearson_residuals,
+    quantile_residuals,
+    response_residuals,
+    working_residuals,
+)
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
@@ -47,9 +56,11 @@ __version__ = "0.1.0"
 __all__ = [
     "MLP",
     "Bootstrap",
+    "Calibration",
     "CrossValidation",
     "Data",
     "Dense",
+    "DispersionTest",
     "Distribution",
     "Family",
     "Fit",
@@ -57,8 +68,10 @@ __all__ = [
     "History",
     "HypothesisTest",
     "Inference",
+    "InfluenceMeasures",
     "Jackknife",
     "Linear",
+    "Masses",
     "Model",
     "Names",
     "Optimum",
@@ -72,6 +85,7 @@ __all__ = [
     "bernoulli",
     "binomial",
     "bootstrap",
+    "calibration",
     "categorical",
     "check",
     "check_separation",
@@ -81,6 +95,8 @@ __all__ = [
     "deviance",
     "deviance_dispersion",
     "deviance_r2",
+    "deviance_residuals",
+    "dispersion_test",
     "fisher",
     "fisher_information",
     "fit",
@@ -99,6 +115,7 @@ __all__ = [
     "hc3",
     "holm",
     "inference",
+    "influence_measures",
     "init",
     "inverse_gaussian",
     "jackknife",
@@ -119,12 +136,15 @@ __all__ = [
     "observed_information",
     "pearson_chi2",
     "pearson_dispersion",
+    "pearson_residuals",
     "percentile_interval",
     "poisson",
     "predict",
+    "quantile_residuals",
     "quasi_binomial",
     "quasi_poisson",
     "relu_approximation",
+    "response_residuals",
     "ridge_approximation",
     "sample",
     "score_test",
@@ -136,4 +156,5 @@ __all__ = [
     "summary",
     "tweedie",
     "wald",
+    "working_residuals",
 ]

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .distributions import Distribution, Family, no_log_likelihood, no_sample
+from .distributions import Distribution, Family, Masses, no_log_likelihood, no_masses, no_sample
 from .links import LINKS, check_link
 from .numerics import expm1_excess, log_peak
+from .tails import log_gamma_tails
 
 COUNT_LINKS = ("log", "identity", "sqrt")
 
@@ -68,6 +69,16 @@ def _poisson_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Ar
     return log_peak(y) - 0.5 * poisson_deviance(family, eta, y)  # log(y!) of a large count never meets y log(mean)
 
 
+def _poisson_masses(family: Family, eta: Array, y: Array, dispersion: Array) -> Masses:
+    # P(T >= y) is the probability of a gamma variable of shape y below the mean.
+    at = jnp.where(y % 1 == 0, _poisson_log_likelihood(family, eta, y, dispersion), jnp.nan)
+    log_mean = count_log_mean(family, eta)
+    mean = jnp.exp(log_mean)
+    below = log_gamma_tails(jnp.where(y > 0, y, 1), mean, jnp.log(jnp.where(y > 0, y, 1)) + at)[1]
+    above = log_gamma_tails(y + 1, mean, log_mean + at)[0]
+    return Masses(jnp.where(y == 0, -jnp.inf, below), at, above)
+
+
 _POISSON = Distribution(
     nll=_poisson_nll,
     deviance=poisson_deviance,
@@ -78,8 +89,9 @@ _POISSON = Distribution(
     information=_poisson_information,
     start=count_start,
     log_likelihood=_poisson_log_likelihood,
+    masses=_poisson_masses,
 )
-_QUASI_POISSON = _POISSON._replace(sample=no_sample, log_likelihood=no_log_likelihood)
+_QUASI_POISSON = _POISSON._replace(sample=no_sample, log_likelihood=no_log_likelihood, masses=no_masses)
 
 
 def poisson(link: str = "log") -> Family:

@@ -72,6 +72,24 @@ def no_log_likelihood(family: "Family", eta: Array, y: Array, dispersion: Array)
     return jnp.full((), jnp.nan, eta.dtype)
 
 
+class Masses(NamedTuple):
+    """Logarithms of the probabilities of a target `below`, `at` and `above` the one that was observed; their sum is 1.
+    A continuous distribution has none at it, -inf.
+    """
+
+    below: Array
+    at: Array
+    above: Array
+
+
+def no_masses(family: "Family", eta: Array, y: Array, dispersion: Array) -> Masses:
+    """The family has no distribution function, or none that is computed."""
+    raise ValueError(
+        f"the {family.name} family has no quantile residuals: quasi families are moments only, classes have no order, "
+        "and Tweedie's distribution function is a series that is not computed; use pearson_residuals"
+    )
+
+
 class Distribution(NamedTuple):
     """What a family computes: module-level functions, each given the family first. `nll` alone makes a family; the
     defaults are those of an exponential family with the link's mean and any finite target.
@@ -81,8 +99,10 @@ class Distribution(NamedTuple):
     `information` is the expected (Fisher) information; `curvature`, 0 or more, is what Newton steps by in its place,
     and may know the target. `start` is a linear predictor near the target, where the first step is taken.
     `log_likelihood` is the complete one, at a given dispersion; that of the saturated model is it plus half the unit
-    deviance over the dispersion. `support` is elementwise and uses operators only, so that it serves NumPy on the host
-    and the compiled program; `domain` says in words what it accepts. `sample` draws all rows at once.
+    deviance over the dispersion. `masses` are the logarithms of what the distribution has below, at and above a target,
+    with all digits of the smaller side; NaN where it cannot give that target. `support` is elementwise and uses
+    operators only, so that it serves NumPy on the host and the compiled program; `domain` says in words what it
+    accepts. `sample` draws all rows at once.
     """
 
     nll: Callable[["Family", Array, Array], Array]
@@ -96,6 +116,7 @@ class Distribution(NamedTuple):
     curvature: Callable[["Family", Array, Array], Array] = expected_curvature
     start: Callable[["Family", Array], Array] = near_target
     log_likelihood: Callable[["Family", Array, Array, Array], Array] = no_log_likelihood
+    masses: Callable[["Family", Array, Array, Array], Masses] = no_masses
 
 
 @partial(
@@ -157,6 +178,10 @@ class Family:
     def log_likelihood(self, eta: Array, y: Array, dispersion: Array) -> Array:
         """Complete log-likelihood of one observation; NaN where the family has none (quasi families, Tweedie)."""
         return self.distribution.log_likelihood(self, eta, y, dispersion)
+
+    def masses(self, eta: Array, y: Array, dispersion: Array) -> Masses:
+        """Log-probabilities of a target below, at and above `y`; raises where the family has no distribution."""
+        return self.distribution.masses(self, eta, y, dispersion)
 
     def variance(self, mean: Array) -> Array:
         """Variance function V(mean) of one observation, at dispersion 1; a covariance where `mean` is a vector."""

@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .distributions import Distribution, Family
+from .distributions import Distribution, Family, Masses
 from .inputs import check_count, check_number
 from .links import LINKS, check_link
-from .numerics import HALF_LOG_2PI
+from .numerics import HALF_LOG_2PI, log_normal_cdf
 
 # normal ---------------------------------------------------------------------------------------------------------------
 
@@ -59,12 +59,18 @@ def _normal_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Arr
     return -0.5 * family.deviance(eta, y) / dispersion - constant
 
 
+def _normal_masses(family: Family, eta: Array, y: Array, dispersion: Array) -> Masses:
+    z = (y - family.mean(eta)) / jnp.sqrt(dispersion)
+    return Masses(log_normal_cdf(z), jnp.full_like(z, -jnp.inf), log_normal_cdf(-z))
+
+
 _NORMAL = Distribution(
     nll=_normal_nll,
     deviance=_normal_deviance,
     sample=_normal_sample,
     start=_normal_start,
     log_likelihood=_normal_log_likelihood,
+    masses=_normal_masses,
 )
 
 

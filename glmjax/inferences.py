@@ -211,7 +211,7 @@ def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Ar
     phi = dispersion(Goodness(model, params, data, fitted, chi2, df_resid)) if estimated else dispersion
     df = df_resid if estimated else None
 
-    known, marks = _determined(fit, optimum)
+    known, marks = determined(fit, optimum)
     root = to_flat(optimum, optimum.root)
     cov = root @ covariance(optimum._replace(dispersion=phi)) @ root.T
     cov = jnp.where(marks[:, None] & marks[None], cov, jnp.nan)
@@ -248,7 +248,7 @@ def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Ar
     return jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), table)
 
 
-def _determined(fit: Fit, optimum: Optimum) -> tuple[Array, Array]:
+def determined(fit: Fit, optimum: Optimum) -> tuple[Array, Array]:
     """Whether a lane has errors, (), and which coefficients have, (q,)."""
     known = jnp.all(fit.l1 == 0)
     known &= jnp.any(jnp.stack([fit.status == ended for ended in DETERMINED]))

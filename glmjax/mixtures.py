@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from .counts import COUNT_LINKS, count_log_mean, count_start, count_support, draw_counts, poisson_deviance
-from .distributions import Distribution, Family, hessian
+from .distributions import Distribution, Family, Masses, hessian
 from .inputs import check_number
 from .links import LINKS, check_link
 from .numerics import log1p_expm1_gap, log1p_ratio, log1p_shortfall, log_peak, stirling_remainder
+from .tails import log_beta_tails
 
 # negative binomial ----------------------------------------------------------------------------------------------------
 
@@ -100,6 +101,21 @@ def _nb_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array) 
     return _nb_log_likelihood_at(_alpha(family, eta.dtype), count_log_mean(family, eta), y)
 
 
+def _nb_masses_at(alpha: Array, u: Array, y: Array) -> Masses:
+    # P(T <= y) is the probability of a beta variable of shapes r = 1 / alpha and y + 1 below 1 / (1 + alpha mean).
+    at = jnp.where(y % 1 == 0, _nb_log_likelihood_at(alpha, u, y), jnp.nan)
+    r = 1 / jnp.maximum(alpha, jnp.finfo(u.dtype).eps)  # at which it is Poisson's to the last digit
+    odds = jnp.exp(u) / r
+    p, q = 1 / (1 + odds), odds / (1 + odds)
+    below = log_beta_tails(r, jnp.where(y > 0, y, 1), p, q, jnp.log(jnp.where(y > 0, y, 1)) + at)[0]
+    above = log_beta_tails(r, y + 1, p, q, jnp.log((r + y) * q) + at)[1]
+    return Masses(jnp.where(y == 0, -jnp.inf, below), at, above)
+
+
+def _nb_masses(family: Family, eta: Array, y: Array, dispersion: Array) -> Masses:
+    return _nb_masses_at(_alpha(family, eta.dtype), count_log_mean(family, eta), y)
+
+
 _NEGATIVE_BINOMIAL = Distribution(
     nll=_nb_nll,
     deviance=_nb_deviance,
@@ -111,6 +127,7 @@ _NEGATIVE_BINOMIAL = Distribution(
     curvature=_nb_curvature,
     start=count_start,
     log_likelihood=_nb_log_likelihood,
+    masses=_nb_masses,
 )
 
 
@@ -185,6 +202,11 @@ def _nb1_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Array)
     return _nb_log_likelihood_at(_inverse_size(alpha, u), u, y)
 
 
+def _nb1_masses(family: Family, eta: Array, y: Array, dispersion: Array) -> Masses:
+    u = count_log_mean(family, eta)
+    return _nb_masses_at(_inverse_size(_alpha(family, eta.dtype), u), u, y)
+
+
 _NEGATIVE_BINOMIAL1 = Distribution(
     nll=_nb1_nll,
     deviance=_nb1_deviance,
@@ -195,6 +217,7 @@ _NEGATIVE_BINOMIAL1 = Distribution(
     information=hessian,
     start=count_start,
     log_likelihood=_nb1_log_likelihood,
+    masses=_nb1_masses,
 )
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from jax import Array
 
 from .counts import draw_counts
-from .distributions import Distribution, Family
+from .distributions import Distribution, Family, Masses
 from .inputs import check_number, is_traced
 from .links import LINKS, check_link
-from .numerics import HALF_LOG_2PI, expm1_excess, log_peak, power_integral
+from .numerics import HALF_LOG_2PI, expm1_excess, log1mexp, log_normal_cdf, log_peak, power_integral
+from .tails import log_gamma_tails
 
 
 def _log_mean(family: Family, eta: Array) -> Array:
@@ -69,6 +70,13 @@ def _gamma_log_likelihood(family: Family, eta: Array, y: Array, dispersion: Arra
     return log_peak(shape) + jnp.log(shape) - jnp.log(y) - 0.5 * shape * _gamma_deviance(family, eta, y)
 
 
+def _gamma_masses(family: Family, eta: Array, y: Array, dispersion: Array) -> Masses:
+    log_y, shape = jnp.log(y), 1 / dispersion
+    x = shape * jnp.exp(log_y - _log_mean(family, eta))
+    below, above = log_gamma_tails(shape, x, log_y + _gamma_log_likelihood(family, eta, y, dispersion))
+    return Masses(below, jnp.full_like(y, -jnp.inf), above)
+
+
 _GAMMA = Distribution(
     nll=_gamma_nll,
     deviance=_gamma_deviance,
@@ -79,6 +87,7 @@ _GAMMA = Distribution(
     information=_gamma_information,
     start=_link_of_size,
     log_likelihood=_gamma_log_likelihood,
+    masses=_gamma_masses,
 )
 
 
@@ -136,6 +145,16 @@ def _inverse_gaussian_log_likelihood(family: Family, eta: Array, y: Array, dispe
     return log_density - 0.5 * _inverse_gaussian_deviance(family, eta, y) / dispersion
 
 
+def _inverse_gaussian_masses(family: Family, eta: Array, y: Array, dispersion: Array) -> Masses:
+    # P(T > y) = Phi(-z) - exp(2 / (phi mean)) Phi(-w): y / mean times eps is what is lost of it
+    rate = jnp.exp(-_log_mean(family, eta))
+    root = jnp.sqrt(1 / (dispersion * y))
+    z = root * jnp.expm1(jnp.log(y) + jnp.log(rate))
+    log_z, log_w = log_normal_cdf(-z), 2 * rate / dispersion + log_normal_cdf(-root * (y * rate + 1))
+    above = log_z + log1mexp(jnp.minimum(log_w - log_z, 0))
+    return Masses(jnp.logaddexp(log_normal_cdf(z), log_w), jnp.full_like(y, -jnp.inf), above)
+
+
 _INVERSE_GAUSSIAN = Distribution(
     nll=_inverse_gaussian_nll,
     deviance=_inverse_gaussian_deviance,
@@ -146,6 +165,7 @@ _INVERSE_GAUSSIAN = Distribution(
     information=_inverse_gaussian_information,
     start=_link_of_size,
     log_likelihood=_inverse_gaussian_log_likelihood,
+    masses=_inverse_gaussian_masses,
 )
 
 

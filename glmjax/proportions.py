@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .distributions import Distribution, Family, no_log_likelihood, no_sample
+from .distributions import Distribution, Family, Masses, no_log_likelihood, no_masses, no_sample
 from .lanes import any_lane
 from .links import LINKS, check_link
 from .numerics import expm1_excess, log1p_unit, log_peak
+from .tails import log_beta_tails
 
 _PROPORTION_LINKS = ("logit", "probit", "cloglog", "log", "identity")
 
@@ -108,6 +109,12 @@ def _bernoulli_log_likelihood(family: Family, eta: Array, y: Array, dispersion: 
     return -_bernoulli_nll(family, eta, y)
 
 
+def _bernoulli_masses(family: Family, eta: Array, y: Array, dispersion: Array) -> Masses:
+    log_p, log_q = _logs(family, eta, jnp.ones_like(eta), jnp.ones_like(eta))
+    at = jnp.where((y == 0) | (y == 1), -_bernoulli_nll(family, eta, y), jnp.nan)
+    return Masses(jnp.where(y == 1, log_q, -jnp.inf), at, jnp.where(y == 0, log_p, -jnp.inf))
+
+
 _BERNOULLI = Distribution(
     nll=_bernoulli_nll,
     deviance=_bernoulli_deviance,
@@ -118,6 +125,7 @@ _BERNOULLI = Distribution(
     information=_bernoulli_information,
     start=_bernoulli_start,
     log_likelihood=_bernoulli_log_likelihood,
+    masses=_bernoulli_masses,
 )
 
 
@@ -173,6 +181,18 @@ def _binomial_log_likelihood(family: Family, eta: Array, y: Array, dispersion: A
     return saturated - 0.5 * _binomial_deviance(family, eta, y)
 
 
+def _binomial_masses(family: Family, eta: Array, y: Array, dispersion: Array) -> Masses:
+    # P(T >= s) is the probability of a beta variable of shapes s and f + 1 below p.
+    s, f = y
+    log_p, log_q = _logs(family, eta, jnp.ones_like(eta), jnp.ones_like(eta))
+    at = jnp.where((s % 1 == 0) & (f % 1 == 0), _binomial_log_likelihood(family, eta, y, dispersion), jnp.nan)
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    some, fail = jnp.where(s > 0, s, 1), jnp.where(f > 0, f, 1)
+    below = log_beta_tails(some, f + 1, p, q, jnp.log(some) + log_q + at)[1]
+    above = log_beta_tails(s + 1, fail, p, q, jnp.log(fail) + log_p + at)[0]
+    return Masses(jnp.where(s == 0, -jnp.inf, below), at, jnp.where(f == 0, -jnp.inf, above))
+
+
 _BINOMIAL = Distribution(
     nll=_binomial_nll,
     deviance=_binomial_deviance,
@@ -183,8 +203,9 @@ _BINOMIAL = Distribution(
     information=_binomial_information,
     start=_binomial_start,
     log_likelihood=_binomial_log_likelihood,
+    masses=_binomial_masses,
 )
-_QUASI_BINOMIAL = _BINOMIAL._replace(sample=no_sample, log_likelihood=no_log_likelihood)
+_QUASI_BINOMIAL = _BINOMIAL._replace(sample=no_sample, log_likelihood=no_log_likelihood, masses=no_masses)
 
 
 def binomial(link: str = "logit") -> Family:
