@@ -76,8 +76,10 @@ def _level(table: Inference) -> float:
 
 
 def _number(number: Array, p: bool = False) -> str:
-    """A number in five digits; a p-value in three."""
+    """A number in five digits; a p-value in three, as R down to 2e-16."""
     value = float(number)
     if np.isnan(value):
         return "NA"
+    if p and value < 2e-16:
+        return "<2e-16"
     return (f"{value:.3f}" if value >= 0.001 else f"{value:.1e}") if p else f"{value:.5g}"
