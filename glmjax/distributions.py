@@ -45,6 +45,23 @@ def expected_curvature(family: "Family", eta: Array, y: Array) -> Array:
     return family.information(eta, y)
 
 
+def has_expectation(family: "Family") -> bool:
+    """Whether the family has its expected information, and not the observed one for want of a closed form."""
+    return family.distribution.information is not hessian
+
+
+def score_and_information(family: "Family", eta: Array, y: Array) -> tuple[Array, Array]:
+    """r and h, the derivative of one observation's nll and the expected second one; by the moments where the family has
+    no expected one. `-r / sqrt(h)` is `(y - mean) / sqrt(V)` up to the sign of the mean's slope, and `-r / h` is
+    `(y - mean) / slope`, with all digits in the tails.
+    """
+    if has_expectation(family):
+        return jax.grad(family.nll)(eta, y), family.information(eta, y)
+    mean, slope = jax.value_and_grad(family.mean)(eta)
+    variance = family.variance(mean)
+    return (mean - y) * slope / variance, slope * slope / variance
+
+
 def excess_nll(family: "Family", eta: Array, y: Array) -> Array:
     """Unit deviance as twice the nll above that at `mean = y`; cancels near the data: families here have their own."""
     best = link_of_target(family, y)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .data import Data, clean, row_weight
-from .distributions import hessian
+from .distributions import score_and_information
 from .inputs import check_number, per_row
 from .models import Model, check_problem, in_dtype, linear_predictor
 from .predictors import Dense
@@ -126,10 +126,7 @@ def _pearson_chi2(model: Model, params: Any, data: Data) -> Array:
     def of_row(eta: Array, y: Array) -> Array:
         if family.n_classes:
             return jnp.expm1(family.nll(eta, y))  # (1 - p) / p, p the probability of the row's own class
-        if family.distribution.information is hessian:  # no expected information: the moments themselves
-            mean = family.mean(eta)
-            return (y - mean) ** 2 / family.variance(mean)
-        r, h = jax.grad(family.nll)(eta, y), family.information(eta, y)
+        r, h = score_and_information(family, eta, y)
         h = jnp.diag(h) if eta.ndim else h
         return jnp.sum(jnp.where(r == 0, 0, r * r / jnp.where(r == 0, 1, h)))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .data import Data, clean, row_weight
-from .distributions import Family, hessian, link_of_target
+from .distributions import Family, has_expectation, link_of_target
 from .inputs import per_row
 from .irls import newton_solution
 from .linear import as_fit, make_task
@@ -30,10 +30,11 @@ def fit_newton(
     """Fit a linear model by Newton's method on `loss(model, params, data, l2)`: R's numbers, or a verdict.
 
     Iteratively reweighted least squares: each step solves `H step = gradient`, H the Fisher information (the observed
-    one for canonical links, where they are the same), in centered and scaled columns, damped where it would raise the
-    loss. H is factored by Cholesky, or by QR of the rows where it is ill-conditioned. Where there are many rows, the
-    first steps are taken on a sample of them. The answer does not depend on the units, the order of the rows or where
-    it started; lanes of a `vmap` are those of single fits, to rounding.
+    one for canonical links, where they are the same, and nearly so for the negative binomial's log link), in centered
+    and scaled columns, damped where it would raise the loss. H is factored by Cholesky, or by QR of the rows where it
+    is ill-conditioned. Where there are many rows, the first steps are taken on a sample of them. The answer does not
+    depend on the units, the order of the rows or where it started; lanes of a `vmap` are those of single fits, to
+    rounding.
 
     Pure: `jax.vmap` it over y, weight, offset, l2 and x. Differentiable by the implicit function theorem, forward and
     backward, with respect to x, y, weight, precision, offset, l2 and the family's numbers. A negative binomial without
@@ -96,7 +97,7 @@ def null_fit(model: Model, data: Data) -> tuple[Model, Dense, Data]:
     if isinstance(model.predictor, Linear) and not model.predictor.bias:
         return null, init(null, None, 0, dtype=data.x.dtype), data  # a bias of 0
     # In an exponential family the score of a constant is 0 where its mean is that of the targets.
-    if data.offset is None and family.distribution.information is not hessian:
+    if data.offset is None and has_expectation(family):
         like = init(null, None, 0, dtype=data.x.dtype)
         return null, like._replace(b=_link_of_average(in_dtype(null, data.x.dtype).family, clean(data))), data
     return null, fit_newton(null, data).params, data

@@ -18,7 +18,7 @@ from jax import Array
 
 from .columns import Columns, measure, standardize, to_params, to_theta, to_theta_marks
 from .data import Data, clean, row_weight
-from .distributions import by_expectation, hessian
+from .distributions import by_expectation, has_expectation, hessian
 from .factors import Factor, Penalty, factor_by_cholesky, factor_by_qr, smallest_pivot
 from .influence import as_vector
 from .inputs import per_row
@@ -102,7 +102,7 @@ def forms_of(model: Model, rows: Data, new: Array, eta: Array) -> Forms:
         return jnp.stack([first, off, off, own], axis=1).reshape(-1, 2, 2)
 
     observed = symmetric(bend, across)
-    if family.distribution.information is hessian:
+    if not has_expectation(family):
         return Forms(score, observed, observed, copies)
     # Across eta and alpha the information is 0 on average; alpha's own is the observed one, as R's.
     return Forms(score, symmetric(parts.h[:, 0, 0], jnp.zeros_like(own)), observed, copies)
@@ -214,7 +214,7 @@ def make_optimum(task: Task, fit: Fit) -> Optimum:
     optimum = Optimum(model, data, task.params, columns, theta, kept, start, 0 * start, no, rows, zero, one)
 
     # An information that is the observed one need not be positive in every row, nor has its rows' square root.
-    signed = model.family.distribution.information is hessian
+    signed = not has_expectation(model.family)
     system = (signed_total if signed else row_total)(expected_form, optimum)
     penalty = Penalty(ridge, None)
     scaled = factor_by_cholesky(system, penalty, zero, kept)

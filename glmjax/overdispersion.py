@@ -23,6 +23,7 @@ from .columns import Columns, bias_marks, measure, standardize, to_params, to_th
 from .data import Data, clean, row_weight
 from .factors import Penalty, factor_by_cholesky, solve
 from .implicit import implicit_tangent, without_tangent
+from .inputs import per_row
 from .irls import newton_solution
 from .lanes import chosen, rarely
 from .linear import Solution, Task, theta_penalty
@@ -61,25 +62,31 @@ def complete_nll(model: Model, alpha: Array, eta: Array, y: Array) -> Array:
     return -at_alpha(model, alpha).family.log_likelihood(eta, y, jnp.ones_like(eta))
 
 
-def weighted(rows: Data, parts: tuple[Array, ...], new: Array | bool = True) -> tuple[Array, ...]:
-    """Sums over the rows of weight times each part, (n,)."""
-    weight = row_weight(rows)
-    weight = jnp.where(new, jnp.ones_like(parts[0]) if weight is None else weight, 0)
-    return tuple(jnp.sum(jnp.where(weight == 0, 0, weight * part)) for part in parts)
-
-
-def eta_sums(
-    columns: Columns, data: Data, theta: Array, count: int, row: Callable[[Array, Array], tuple[Array, ...]]
+def weighted_sums(
+    columns: Columns,
+    data: Data,
+    theta: Array,
+    total: tuple[Array, ...],
+    row: Callable[[Array, Array, Array], tuple[Array, ...]],
 ) -> tuple[Array, ...]:
-    """Weighted sums over the rows of the `count` numbers `row(eta, y)`."""
+    """Weighted sums over the rows of `row(z, eta, y)`, arrays of the shapes of `total`, which is added to."""
 
     def update(total: tuple[Array, ...], rows: Data, new: Array) -> tuple[Array, ...]:
         rows = clean(rows)
-        eta = (standardize(columns, rows.x) @ theta)[:, 0]
-        parts = jax.vmap(row)(eta if rows.offset is None else eta + rows.offset, rows.y)
+        z = standardize(columns, rows.x)
+        eta = (z @ theta)[:, 0]
+        parts = jax.vmap(row)(z, eta if rows.offset is None else eta + rows.offset, rows.y)
         return jax.tree.map(jnp.add, total, weighted(rows, parts, new))
 
-    return row_fold(update, (jnp.zeros((), theta.dtype),) * count, data, chunk_rows(2 * len(theta)))
+    return row_fold(update, total, data, chunk_rows(3 * len(theta)))
+
+
+def weighted(rows: Data, parts: tuple[Array, ...], new: Array | bool = True) -> tuple[Array, ...]:
+    """Sums over the rows of weight times each part, (n, ...)."""
+    weight = row_weight(rows)
+    weight = jnp.where(new, jnp.ones_like(parts[0]) if weight is None else weight, 0)
+    products = (jnp.where(per_row(weight == 0, part), 0, per_row(weight, part) * part) for part in parts)
+    return tuple(jnp.sum(product, axis=0) for product in products)
 
 
 def joint_sums(model: Model, columns: Columns, data: Data, orthogonal: bool, state: NewtonState) -> LinearSums:
@@ -87,23 +94,15 @@ def joint_sums(model: Model, columns: Columns, data: Data, orthogonal: bool, sta
     at = watched_point(state)
     theta, log_alpha = at.theta[:-1], at.theta[-1, 0]
 
-    def row(eta: Array, y: Array) -> tuple[Array, ...]:
+    def row(z: Array, eta: Array, y: Array) -> tuple[Array, ...]:
         derivatives = jax.value_and_grad(lambda *at: complete_nll(model, jnp.exp(at[0]), at[1], y), (0, 1))
-        one, zero = jnp.ones_like(eta), jnp.zeros_like(eta)
-        (value, (slope, _)), (_, (curvature, cross)) = jax.jvp(derivatives, (log_alpha, eta), (one, zero))
-        return value, jnp.abs(value), slope, curvature, cross
-
-    def update(total: tuple[Array, ...], rows: Data, new: Array) -> tuple[Array, ...]:
-        rows = clean(rows)
-        z = standardize(columns, rows.x)
-        eta = (z @ theta)[:, 0]
-        *parts, cross = jax.vmap(row)(eta if rows.offset is None else eta + rows.offset, rows.y)
-        across = jax.vmap(lambda column: weighted(rows, (cross * column,), new)[0], 1)(z)
-        return jax.tree.map(jnp.add, total, (*weighted(rows, tuple(parts), new), across))
+        along = (jnp.ones_like(eta), jnp.zeros_like(eta))
+        (value, (slope, _)), (_, (curvature, cross)) = jax.jvp(derivatives, (log_alpha, eta), along)
+        return value, jnp.abs(value), slope, curvature, cross * z
 
     zero = jnp.zeros((), theta.dtype)
-    start: tuple[Array, ...] = (*(zero,) * 4, jnp.zeros(len(theta), theta.dtype))
-    nll, size, slope, curvature, cross = row_fold(update, start, data, chunk_rows(3 * len(theta)))
+    total = (zero, zero, zero, zero, jnp.zeros(len(theta), theta.dtype))
+    nll, size, slope, curvature, cross = weighted_sums(columns, data, theta, total, row)
     model, at = at_alpha(model, jnp.exp(log_alpha)), at._replace(theta=theta, direction=at.direction[:-1])
     sums = information_pass(model, columns, data, at)
     curvature = jnp.maximum(jnp.abs(curvature), 1e-6 * sums.weight)
@@ -140,13 +139,14 @@ def first_joint_run(task: Task, base: Solution) -> Joint:
     columns = measure(data, model.predictor.bias, jnp.any(task.l2 > 0))  # type: ignore[union-attr]
     theta = to_theta(columns, base.params)
 
-    def row(eta: Array, y: Array) -> tuple[Array, ...]:
+    def row(z: Array, eta: Array, y: Array) -> tuple[Array, ...]:
         slope = jax.grad(lambda alpha: complete_nll(model, alpha, eta, y))(jnp.zeros_like(eta))
         mean = family.mean(eta)
         poisson, one = (replace(family, alpha=alpha).variance(mean) for alpha in (0.0, 1.0))
         return slope, (y - mean) ** 2 - poisson, one - poisson
 
-    slope, excess, unit = eta_sums(columns, data, theta, 3, row)
+    zero = jnp.zeros((), theta.dtype)
+    slope, excess, unit = weighted_sums(columns, data, theta, (zero, zero, zero), row)
     moment = excess / jnp.where(unit > 0, unit, 1)
     start = jnp.log(jnp.where(moment > 1e-3, moment, 0.1))
     usable = (base.status == Status.CONVERGED) | (base.status == Status.RANK_DEFICIENT)

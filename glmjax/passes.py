@@ -1,6 +1,7 @@
 """The passes of a linear model: loss, score and information as sums over the rows, in standardized columns.
 
-For row i, with z its standardized columns and r, h the first derivative and the information of its nll in eta:
+For row i, with z its standardized columns and r, h the first derivative and the curvature of its nll in eta, which is
+the information of most families:
 
     score = sum(weight r z)        information = sum(weight h z z')        factor' factor = information
 

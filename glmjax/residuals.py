@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .data import Data, clean
-from .distributions import Family, hessian
+from .distributions import Family, score_and_information
 from .inputs import check_key, check_number, per_row
 from .models import Model, check_problem, in_dtype, linear_predictor
 from .tails import log_normal_quantile
@@ -161,30 +161,21 @@ def _response(family: Family, eta: Array, y: Array, precision: Array) -> Array:
     return (y[0] / (y[0] + y[1]) if y.ndim else y) - mean
 
 
-def _score_and_information(family: Family, eta: Array, y: Array) -> tuple[Array, Array]:
-    """r and h of this room's docstring; by the moments themselves where the information is not the expected one."""
-    if family.distribution.information is hessian:
-        mean, slope = jax.value_and_grad(family.mean)(eta)
-        variance = family.variance(mean)
-        return (mean - y) * slope / variance, slope * slope / variance
-    return jax.grad(family.nll)(eta, y), family.information(eta, y)
-
-
 def _pearson(family: Family, eta: Array, y: Array, precision: Array) -> Array:
     if family.n_classes:
         return _response(family, eta, y, precision) * jnp.sqrt(precision / family.mean(eta))
-    r, h = _score_and_information(family, eta, y)
+    r, h = score_and_information(family, eta, y)
     exact = r == 0
     return -jnp.where(exact, 0, r * jnp.sqrt(precision / jnp.where(exact, 1, h))) * slope_sign(family, eta)
 
 
 def _deviance(family: Family, eta: Array, y: Array, precision: Array) -> Array:
-    r, _ = _score_and_information(family, eta, y)
+    r, _ = score_and_information(family, eta, y)
     return -jnp.sign(r) * slope_sign(family, eta) * jnp.sqrt(precision * family.deviance(eta, y))
 
 
 def _working(family: Family, eta: Array, y: Array, precision: Array) -> Array:
-    r, h = _score_and_information(family, eta, y)
+    r, h = score_and_information(family, eta, y)
     exact = r == 0
     return -jnp.where(exact, 0, r / jnp.where(exact, 1, h))
 
