@@ -11,7 +11,7 @@ from .columns import Columns, bias_marks, in_range, measure, to_params, to_theta
 from .data import valid_rows
 from .factors import independent, penalized_rows, reciprocal_condition
 from .implicit import without_tangent
-from .lanes import chosen, grouped, rarely
+from .lanes import chosen, grouped, lanewise, rarely
 from .linear import (
     Solution,
     Task,
@@ -38,12 +38,14 @@ class Run(NamedTuple):
     solution: Solution
 
 
-def samples_of(n: int, p: int) -> tuple[int, ...] | None:
+def samples_of(n: int, p: int, lanes: int) -> tuple[int, ...] | None:
     """The samples that a run on n rows and p coefficients rehearses on, one block in so many for each step; None where
     there is nothing to gain. The last one's system is to serve many passes, at an optimum that the others have found.
     """
-    few, some = n // max(2048, 20 * p), 5
-    return (few, few, min(2 * some, few), some) if n >= 250 * p and n * p >= 1_000_000 else None
+    few, some = n // max(2048 if lanes == 1 else 1024, 20 * p), 5
+    if n < 250 * p or lanes * n * p < 1_000_000 or few < 4:
+        return None
+    return (few, few, min(2 * some, few), some) if lanes == 1 else (few, few, few // 2)
 
 
 def starting_theta(task: Task, columns: Columns) -> Array:
@@ -56,20 +58,27 @@ def starting_theta(task: Task, columns: Columns) -> Array:
 @quick_jit
 def first_run(task: Task) -> Run:
     """Steps from the start, or from the parameters given, to the end, or to where Cholesky fails."""
+    return lanewise(lambda lanes: partial(_first_run, lanes))(task)
+
+
+def _first_run(lanes: int, task: Task) -> Run:
     model, data = task.model, task.data
     free = model.predictor.bias  # type: ignore[union-attr]
     n, d = data.x.shape
-    samples = samples_of(n, (d + free) * (model.family.n_outputs or 1)) if task.params is None else None
+    samples = samples_of(n, (d + free) * (model.family.n_outputs or 1), lanes) if task.params is None else None
     # A sample tells center and scale well enough, but not whether a column is constant and may stand in for the bias.
     some = jax.tree.map(lambda rows: rows[:: samples[0]], data) if samples and free else data
     columns = measure(some, free, jnp.any(task.l2 > 0))
     # Score-only passes standardize in the coefficients: not where the columns are far from 0.
     lazy = (samples is not None) & (jnp.max(jnp.abs(columns.center / columns.scale), initial=0) < 1e4)
-    rules = Rules(theta_penalty(task, columns), task.tol, task.max_steps, samples, lazy)
+    # A pass of many lanes is one row at a time for the most part: they get the system of all rows, and as computed.
+    alone = samples is not None and lanes == 1
+    product = jnp.float32 if alone else None
+    rules = Rules(theta_penalty(task, columns), task.tol, task.max_steps, samples, alone, product, lazy)
     # What the columns do not show of a bad x ends as NONFINITE, and is named then: no pass is spent on looking for it.
     status = entry_status(task._replace(data=data._replace(x=data.x[:, :0])), RUNNING)
     status = jnp.where(in_range(columns), status, Status.INVALID_INPUT).astype(jnp.int32)
-    start = newton_init(starting_theta(task, columns), status, task.params is None, bool(samples))
+    start = newton_init(starting_theta(task, columns), status, task.params is None, len(samples or ()))
     bias = bias_marks(columns, start.theta)
     state = newton_run(rules, start, bias, lambda state: memory_sums(rules, model, columns, data, state))
     return Run(columns, state, conclude(task, columns, state))
@@ -86,7 +95,7 @@ def second_run(task: Task, run: Run) -> Run:
     eps = jnp.finfo(r.dtype).eps
     kept = independent(penalized_rows(r, penalty), max(1e-11, 64 * float(eps)))
     state = run.state._replace(kept=kept, status=jnp.where(ill, RUNNING, run.state.status))
-    rules = Rules(penalty, task.tol, task.max_steps, None, jnp.asarray(False))
+    rules = Rules(penalty, task.tol, task.max_steps, None, False, None, jnp.asarray(False))
     bias = bias_marks(columns, state.theta)
     sums_at = partial(orthogonal_sums, model, columns, data)
     state = newton_run(rules, state, bias, sums_at, orthogonal=True)

@@ -126,7 +126,7 @@ def shrink(system: Array, cross: Array, curvature: Array) -> Array:
 def joint_run(task: Task, joint: Joint, orthogonal: bool) -> Joint:
     """Steps to the end, or to where Cholesky fails."""
     ridge = jnp.append(theta_penalty(task, joint.columns).diagonal, 0)
-    rules = Rules(Penalty(ridge, None), task.tol, task.max_steps, None, jnp.asarray(False))
+    rules = Rules(Penalty(ridge, None), task.tol, task.max_steps, None, False, None, jnp.asarray(False))
     bias = jnp.append(bias_marks(joint.columns, joint.state.theta[:-1]), jnp.zeros((1, 1), bool), axis=0)
     sums_at = partial(joint_sums, task.model, joint.columns, task.data, orthogonal)
     return joint._replace(state=newton_run(rules, joint.state, bias, sums_at, orthogonal))
@@ -151,7 +151,7 @@ def first_joint_run(task: Task, base: Solution) -> Joint:
     start = jnp.log(jnp.where(moment > 1e-3, moment, 0.1))
     usable = (base.status == Status.CONVERGED) | (base.status == Status.RANK_DEFICIENT)
     status = jnp.where(usable, jnp.where(slope < 0, RUNNING, Status.BOUNDARY), base.status).astype(jnp.int32)
-    state = newton_init(jnp.append(theta, start[None, None], axis=0), status, start=False, rehearse=False)
+    state = newton_init(jnp.append(theta, start[None, None], axis=0), status, start=False, rehearsals=0)
     state = state._replace(kept=jnp.append(~to_theta_marks(base.aliased).reshape(-1), True))
     return joint_run(task, Joint(columns, base, state), orthogonal=False)
 

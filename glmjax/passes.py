@@ -244,8 +244,13 @@ def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> Line
                 rows = clean(rows)
                 eta = (rows.x @ w[:, 0])[:, None] if k == 1 else rows.x @ w
                 parts = derivatives(model, rows, new, eta + constant[None])
-                r = blocked_product(parts.r[:, 0], rows.x)[:, None] if k == 1 else (parts.r.T @ rows.x).T
-                free = jnp.sum(parts.r, axis=0)[None]
+                if lanes == 1:
+                    r = blocked_product(parts.r[:, 0], rows.x)[:, None] if k == 1 else (parts.r.T @ rows.x).T
+                    free = jnp.sum(parts.r, axis=0)[None]
+                else:  # r is large, and read once
+                    ones = jnp.ones((len(rows.x), 1), rows.x.dtype)
+                    both = (parts.r.T @ jnp.concatenate([ones, rows.x], axis=1)).T
+                    free, r = both[:1], both[1:]
                 score = (r - columns.center[:, None] * free) / columns.scale[:, None]
                 score = jnp.concatenate([free, score]) if bias else score
                 return _add(total, _totals(parts, score, zero, zero))

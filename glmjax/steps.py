@@ -22,6 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from .columns import Columns
 from .data import Data
@@ -36,19 +37,22 @@ from .rotations import factor_pass
 SCORE, INFORMATION = 0, 1  # what a pass is asked for
 ILL = -2
 MEMORY = 6
-REHEARSALS = 4  # steps on samples that grow
 BLOCK = 512  # rows of x that a sample takes together
 
 
 class Rules(NamedTuple):
     """What does not change during a run: the penalty on theta, when to stop, and for each step of a rehearsal its
-    sample, one block in so many; None without. `lazy` is whether score-only passes may follow it.
+    sample, one block in so many; None without. `serves` is whether the last sample's system serves the passes that
+    follow, or that of the first pass over all rows, and `product` the dtype in which systems are computed. `lazy` is
+    whether score-only passes may follow.
     """
 
     penalty: Penalty
     tol: Array
     max_steps: Array
     samples: tuple[int, ...] | None
+    serves: bool
+    product: DTypeLike | None
     lazy: Array
 
 
@@ -58,7 +62,7 @@ class NewtonState(NamedTuple):
     theta: Array
     trial: Array
     start: Array  # whether the next pass is the first, on the family's start
-    rehearsal: Array  # how many steps have been rehearsed; REHEARSALS when that is over
+    rehearsals: Array  # how many steps are to be rehearsed yet
     kind: Array  # what the next pass is asked for
     kept: Array  # columns that are independent of those before them
     pairs: Array  # (2, m, p k): the last moves of theta and of the score, newest first
@@ -78,7 +82,7 @@ class NewtonState(NamedTuple):
     status: Array
 
 
-def newton_init(theta: Array, status: Array, start: bool, rehearse: bool) -> NewtonState:
+def newton_init(theta: Array, status: Array, start: bool, rehearsals: int) -> NewtonState:
     """The state before the first pass, at theta (p, k) or where `start` at the family's start."""
     p, dtype = theta.size, theta.dtype
     zero, infinity = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
@@ -87,7 +91,7 @@ def newton_init(theta: Array, status: Array, start: bool, rehearse: bool) -> New
         theta=theta,
         trial=theta,
         start=jnp.asarray(start),
-        rehearsal=none + (0 if rehearse else REHEARSALS),
+        rehearsals=none + rehearsals,
         kind=none + INFORMATION,
         kept=jnp.ones(p, bool),
         pairs=jnp.zeros((2, MEMORY, p), dtype),
@@ -128,7 +132,7 @@ def newton_step(
     """
     eps = float(jnp.finfo(state.loss.dtype).eps)
     penalty, shape = rules.penalty, state.theta.shape
-    sampled = state.rehearsal < REHEARSALS
+    sampled = state.rehearsals > 0
 
     # What the pass found, as means over the rows, penalty included.
     total = jnp.where(sums.weight > 0, sums.weight, 1)
@@ -196,13 +200,14 @@ def newton_step(
     status = jnp.where(converged, Status.CONVERGED, status)
     status = jnp.where(accepted & endless & (decrement <= max(level, 1e-6)), Status.SEPARATED, status)
 
-    fast = jnp.where(measured, rate < 0.3, sampled | (state.kind == SCORE))
-    lazy = rules.lazy & fast & accepted & ~state.start & (state.rehearsal >= REHEARSALS - 1)
+    first = ~state.start & (state.passes == 0)
+    fast = jnp.where(measured, rate < 0.3, sampled | first)
+    lazy = rules.lazy & fast & accepted & ~state.start & (state.rehearsals <= (1 if rules.serves else 0))
     following = NewtonState(
         theta=theta,
         trial=trial,
         start=jnp.zeros_like(state.start),
-        rehearsal=jnp.minimum(state.rehearsal + 1, REHEARSALS),
+        rehearsals=jnp.maximum(state.rehearsals - 1, 0),
         kind=jnp.where(lazy, SCORE, INFORMATION).astype(jnp.int32),
         kept=state.kept,
         pairs=pairs,
@@ -225,17 +230,16 @@ def newton_step(
         return following
 
     # Too ill-conditioned for Cholesky: the same pass again, by QR. After a rehearsal that went wrong, all over again.
-    precision = eps if rules.samples is None else float(jnp.finfo(jnp.float32).eps)
+    precision = float(jnp.finfo(rules.product or state.loss.dtype).eps)
     well = smallest_pivot(factor) > precision**0.6
     ill = accepted & ~sampled & fresh & (damping == 0) & ~well
     again = state._replace(weight=sums.weight, passes=state.passes + 1, status=jnp.full_like(state.status, ILL))
     following = chosen(ill, again, following)
     if rules.samples is None:
         return following
-    afresh = newton_init(jnp.zeros_like(theta), state.status, start=True, rehearse=False)
+    afresh = newton_init(jnp.zeros_like(theta), state.status, start=True, rehearsals=0)
     afresh = afresh._replace(passes=following.passes)
     # Nor is one of use that has led far from the optimum, as where a level had no events among its rows.
-    first = (state.passes == 0) & ~state.start
     wrong = jnp.where(sampled, ~(accepted & well), first & (lost | (decrement > 0.5 * scale)))
     return chosen(wrong, afresh, following)
 
@@ -263,10 +267,10 @@ def memory_sums(rules: Rules, model: Model, columns: Columns, data: Data, state:
     # Lanes rehearse in step; where one of them has had to start afresh all get what it needs.
     running, every = state.status == RUNNING, jnp.asarray(rules.samples[0])
     for step, sample in enumerate((*rules.samples[1:], 1), start=1):
-        every = jnp.where(any_lane(running & (state.rehearsal == step)), sample, every)
+        every = jnp.where(any_lane(running & (state.rehearsals == len(rules.samples) - step)), sample, every)
     return jax.lax.cond(
         any_lane(running & (state.kind == INFORMATION)),
-        lambda: information_pass(model, columns, data, at, every, BLOCK, jnp.float32),
+        lambda: information_pass(model, columns, data, at, every, BLOCK, rules.product),
         lambda: score_pass(model, columns, data, at),
     )
 
