@@ -132,7 +132,7 @@ def measure(
     names = (HEAD, LOOP, NAIVE) if options.memory == "measured" else ()
     task = shown.add_task(f"{'passes and memory':<50}", total=1 + len(names), seen="")
     if own.reached and own.fitted and own.fitted.fit:
-        figures["work"] = work(batch, own.fitted.fit, own.median, rate)
+        figures["work"] = work(own.fitted.fit)
         if letter in "ac":
             figures["pass alone"] = pass_alone(batch, options.repeats, rate)
     shown.advance(task)

@@ -14,7 +14,7 @@ import glmjax as gj
 from ..report import seconds
 from .costs import _peak_beyond
 from .many_problems import Batch, Kind, draw_batch
-from .many_programs import fit_vmap, programs
+from .many_programs import programs
 from .many_race import MAX_ITER
 from .peers import FAMILIES
 
@@ -40,29 +40,35 @@ def pass_flops(kind: Kind) -> int:
     return kind.lanes * n * (p * (p + 1) + 4 * p)
 
 
-def work(batch: Batch, fit: gj.Fit, median: float, rate: float) -> dict[str, float]:
-    """The passes that the lanes took, what those cost that had ended, and the share of the rate; median: s a fit."""
+def work(fit: gj.Fit) -> dict[str, float]:
+    """The passes over all rows that the lanes took, and what those cost that had ended: they are computed on."""
     passes = np.asarray(fit.passes)
-    most = int(passes.max())  # those that have ended are computed on
-    flops = most * pass_flops(batch.kind)
+    most = int(passes.max())
     return {
         "passes, mean": float(passes.mean()),
         "passes, most": most,
         "share of done lanes": 1 - float(passes.mean()) / most,
-        "flops": flops,
-        "share of the rate": flops / (median * batch.kind.lanes) / rate,
     }
 
 
 def pass_alone(batch: Batch, repeats: int, rate: float) -> dict[str, float]:
-    """Seconds of one pass of all lanes, medians: as what two more steps of `fit_newton` add, and as
-    `fisher_information` of every lane under `vmap`; and the shares of the rate.
+    """Seconds of one pass of all lanes for loss, score and information, medians: as what two more steps of
+    `fit_newton` add that starts at zeros, where every pass is one, and as `fisher_information` of every lane under
+    `vmap`; and the shares of the rate.
     """
     family, kind = FAMILIES[batch.kind.family], batch.kind
     model = gj.glm(family)
+    zeros = gj.init(model, None, kind.size.d, dtype=jnp.float64)
+
+    @jax.jit
+    def fit(params: Any, shared: Any, each: Any, most: Any) -> gj.Fit:
+        def lane(each: Any) -> gj.Fit:
+            return gj.fit_newton(model, gj.Data(**shared, **each), params=params, tol=1e-14, max_steps=most)
+
+        return jax.vmap(lane)(each)
 
     def steps(most: int) -> gj.Fit:
-        return fit_vmap(model, batch.shared, batch.each, 1e-14, most)
+        return fit(zeros, batch.shared, batch.each, most)
 
     @jax.jit
     def information(params: Any, shared: Any, each: Any) -> Any:

@@ -56,12 +56,10 @@ def tell(batch: Batch, entries: list[Entry], figures: dict[str, Any], rate: floa
     if cost:
         say(f"passes over the rows: {cost['passes, mean']:.2f} in the mean, {cost['passes, most']} in the slowest lane: "
             f"{cost['share of done lanes']:.0%} of their work is on lanes that have ended")  # fmt: skip
-        say(f"their products, {cost['flops'] / 1e9:.3g} Gflop, are {cost['share of the rate']:.0%} of what the machine "
-            f"multiplies in that time, at {rate / 1e9:,.0f} Gflop/s")  # fmt: skip
     alone = figures.get("pass alone")
     if alone:
-        say(f"a pass and step alone: {1e3 * alone['a step of fit_newton, s']:.3g} ms for all lanes, "
-            f"{alone['its share of the rate']:.0%} of the rate; vmap of fisher_information "
+        say(f"a pass for the information, with its step: {1e3 * alone['a step of fit_newton, s']:.3g} ms for all lanes, "
+            f"{alone['its share of the rate']:.0%} of the {rate / 1e9:,.0f} Gflop/s that the machine multiplies; vmap of fisher_information "
             f"{1e3 * alone['fisher_information, s']:.3g} ms, "
             f"{alone['its share of the rate, without eta and score']:.0%}")  # fmt: skip
     kind = batch.kind
