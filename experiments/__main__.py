@@ -25,6 +25,7 @@ OTHERS = {
     "genes": "914 genes: a negative binomial regression each, its overdispersion estimated",
     "neurons": "50 trials of a neuron: a Poisson regression on its own history each, some without an estimate",
     "insurance": "242 segments of motor policies: a Poisson regression each, alone and partly pooled",
+    "inference": "whether 95 % intervals cover and p-values are uniform: 10,000 data sets a family, one batch each",
     "tune-penalties": "50 ridge penalties of a logistic regression, tuned by the gradient through its fit",
     "benchmark": "time glmjax against its peers: benchmark single, many or seeds",
     "lecture": "all claims of the lecture, and a page of them to read: lecture --quick",

@@ -68,3 +68,14 @@ def test_tune_penalties(tmp_path):
     valid = record["a penalty a column"]["validation"]
     assert sum(valid[-1]) < sum(record["single penalty"]["validation"]) < sum(valid[0])
     assert record["gain on test rows"]["mean"] > 0
+
+
+def test_inference(tmp_path):
+    cases = ("normal", "normal, uneven: Fisher")
+    said, record = run("inference", tmp_path, "--datasets", 300, "--cases", *cases)
+    for word in ("first call", "later calls", "instead of t's quantile", "logistic fits of 1,000 x 10 on one design"):
+        assert word in said
+    exact, wrong = record["cases"]
+    assert exact["converged"] == wrong["converged"] == 300
+    assert min(exact["coverage"]) > 0.91 > max(wrong["coverage"][1:2])
+    assert max(exact["coverage by 1.96"]) < 0.95  # t's quantile is what makes the difference at 20 rows
