@@ -68,6 +68,7 @@ class Forms(NamedTuple):
 
 
 Form = Callable[[Optimum, Forms, Array], Array]
+Product = Callable[[Array, Array], Array]
 
 
 def forms_of(model: Model, rows: Data, new: Array, eta: Array) -> Forms:
@@ -121,12 +122,12 @@ def plain_gram(h: Array, z: Array) -> Array:
     return jnp.einsum("ln,np,nq->lpq", h, z, z, optimize=[(0, 1), (0, 1)])
 
 
-def gram(form: Array, z: Array, k: int, weighted_gram: Callable[[Array, Array], Array]) -> Array:
+def gram(form: Array, z: Array, k: int, product: Product) -> Array:
     """Sum of `form (x) z z'` over rows, (q, q), q = p k, or p + 1 with a last output that has no columns."""
     p = z.shape[1]
     if k > 1:
         return jnp.einsum("nkl,np,nq->pkql", form, z, z, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
-    own = weighted_gram(form[None, :, 0, 0], z)[0]
+    own = product(form[None, :, 0, 0], z)[0]
     if form.shape[1] == k:
         return own
     across = form[:, 0, 1] @ z
@@ -150,11 +151,11 @@ def as_pass(build: Callable[[int], Callable[..., Array]], plain: Callable[..., A
     return run
 
 
-def row_total(form: Form, optimum: Optimum) -> Array:
+def row_total(form: Form, optimum: Optimum, product: Product = weighted_gram) -> Array:
     """`root' sum(copies form (x) z z') root`, (q, q), of a form (c, m, m) that is positive semidefinite in eta."""
     p, k = optimum.theta.shape
 
-    def build(lanes: int, product: Callable[[Array, Array], Array] = weighted_gram) -> Callable[[Optimum], Array]:
+    def build(lanes: int, product: Product = product) -> Callable[[Optimum], Array]:
         width = lanes * p * k * k if few(lanes, p) else (p * (p + 1) // 2 + lanes * k * k) // 2
 
         def run(optimum: Optimum) -> Array:
@@ -180,16 +181,14 @@ def row_total(form: Form, optimum: Optimum) -> Array:
     return as_pass(build, build(1, plain_gram))(optimum)
 
 
+def signed_gram(h: Array, z: Array) -> Array:
+    """`weighted_gram` for h of any sign."""
+    return weighted_gram(jnp.maximum(h, 0), z) - weighted_gram(jnp.maximum(-h, 0), z)
+
+
 def signed_total(form: Form, optimum: Optimum) -> Array:
     """`row_total` of a form of any sign."""
-
-    def above(optimum: Optimum, forms: Forms, z: Array) -> Array:
-        return jnp.maximum(form(optimum, forms, z), 0)
-
-    def below(optimum: Optimum, forms: Forms, z: Array) -> Array:
-        return jnp.maximum(-form(optimum, forms, z), 0)
-
-    return row_total(above, optimum) - row_total(below, optimum)
+    return row_total(form, optimum, signed_gram)
 
 
 def expected_form(optimum: Optimum, forms: Forms, z: Array) -> Array:
