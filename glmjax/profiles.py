@@ -13,6 +13,7 @@ for the coefficient's own step d, along H^-1 c / v. All coefficients and both si
 Reference: Venzon and Moolgavkar, Applied Statistics 37 (1988); Bates and Watts, Nonlinear Regression Analysis (1988).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ from jax import Array
 from .columns import Columns, measure, to_params, to_theta, to_theta_marks
 from .data import Data
 from .factors import Penalty, factor_by_cholesky, solve
-from .inferences import Names, inference
+from .inferences import Goodness, Names, inference
 from .influence import as_vector, effects_task
 from .inputs import is_traced
 from .lanes import chosen
@@ -83,7 +84,7 @@ def profile_intervals(
     data: Data,
     fit: Fit,
     *,
-    dispersion: object = None,
+    dispersion: Callable[[Goodness], Array] | float | Array | None = None,
     level: float | Array = 0.95,
 ) -> ProfileIntervals:
     """Profile-likelihood intervals of a linear model's coefficients, without a normal approximation.
@@ -113,9 +114,9 @@ def profile_intervals(
 
     Reference: Venzon and Moolgavkar, Applied Statistics 37 (1988).
     """
-    table = inference(data, fit, dispersion=dispersion, level=level)  # type: ignore[arg-type]
-    if not is_traced(fit.l2) and np.any(np.asarray(fit.l2) != 0):
+    if isinstance(fit, Fit) and not is_traced(fit.l2) and np.any(np.asarray(fit.l2) != 0):
         raise ValueError("there are no profile intervals of a fit with l2: its deviance is not the least; fit without")
+    table = inference(data, fit, dispersion=dispersion, level=level)
     q = fit.params.w.size + (0 if fit.params.b is None else fit.params.b.size)
     estimate, names = table.estimate[:q], Names(table.names[:q])
     tail = 1 - jnp.asarray(level, data.x.dtype)
