@@ -51,33 +51,31 @@ class ProfileIntervals(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """One coefficient on its way to one end, `c` the direction, (p k,): how far it has `come`, the objective's best
-    there as far above the fit's, and what of that is not reached yet; the step to try next, and what bounds it.
-    """
+    """One coefficient on its way to one end; distances are the coefficient's, outward from its estimate."""
 
     theta: Array  # (p k,)
-    step: Array
-    forward: Array  # of the step, in the coefficient
+    step: Array  # of theta, to be tried next
+    forward: Array  # how far that step goes
     come: Array
     value: Array  # the objective above that of the fit
     low: Array  # the profile is below its bar here
     high: Array  # and above it here
-    radius: Array
+    radius: Array  # how far a step may go
     passes: Array
     status: Array
 
 
 class View(NamedTuple):
-    """What a pass shows at a point: the objective above that of the fit, the profile above it, and as above."""
+    """What a pass shows at a point, in the letters of this room's docstring."""
 
-    value: Array
-    profile: Array
+    value: Array  # f above that of the fit
+    profile: Array  # value - gap / 2
     gap: Array
-    slope: Array
-    variance: Array
-    others: Array
-    tangent: Array
-    noise: Array
+    slope: Array  # m
+    variance: Array  # v
+    others: Array  # s
+    tangent: Array  # H^-1 c / v
+    noise: Array  # rounding of the value
 
 
 def profile_intervals(
