@@ -24,17 +24,20 @@ from .inferences import (
 )
 from .influence import Jackknife, jackknife
 from .information import fisher_information, observed_information
+from .intervals import Interval, mean_interval, prediction_interval
 from .lbfgs import fit_lbfgs
 from .losses import deviance, log_likelihood, loss, pearson_chi2
 from .many import fit_seeds
 from .mixtures import negative_binomial, negative_binomial1
 from .models import Model, glm, init, linear_predictor, mlp, predict, sample
 from .multiplicity import benjamini_hochberg, holm
+from .nested import DevianceTable, analysis_of_deviance
 from .newton import fit_newton, null_deviance
 from .optima import Optimum
 from .paths import Path, fit_path
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
+from .profiles import ProfileIntervals, profile_intervals
 from .proportions import bernoulli, binomial, quasi_binomial
 from .proximal import fit_elastic_net
 from .pseudo import cox_snell_r2, deviance_r2, mcfadden_r2
@@ -60,6 +63,7 @@ __all__ = [
     "CrossValidation",
     "Data",
     "Dense",
+    "DevianceTable",
     "DispersionTest",
     "Distribution",
     "Family",
@@ -69,6 +73,7 @@ __all__ = [
     "HypothesisTest",
     "Inference",
     "InfluenceMeasures",
+    "Interval",
     "Jackknife",
     "Linear",
     "Masses",
@@ -76,9 +81,11 @@ __all__ = [
     "Names",
     "Optimum",
     "Path",
+    "ProfileIntervals",
     "SGDState",
     "Separation",
     "Status",
+    "analysis_of_deviance",
     "bayesian",
     "bca_interval",
     "benjamini_hochberg",
@@ -127,6 +134,7 @@ __all__ = [
     "make_data",
     "mcfadden_r2",
     "mean_deviance",
+    "mean_interval",
     "mlp",
     "negative_binomial",
     "negative_binomial1",
@@ -140,6 +148,8 @@ __all__ = [
     "percentile_interval",
     "poisson",
     "predict",
+    "prediction_interval",
+    "profile_intervals",
     "quantile_residuals",
     "quasi_binomial",
     "quasi_poisson",

@@ -161,7 +161,7 @@ def inference(
         dispersion = jnp.asarray(dispersion, data.x.dtype)
     task = effects_task(fit, data)
     null = null_deviance(task.model, task.data)  # before, so that outside of a transformation its programs are small
-    return _inference(task, fit, _value(covariance), _value(dispersion), jnp.asarray(level, data.x.dtype), null)
+    return _inference(task, fit, value_of(covariance), value_of(dispersion), jnp.asarray(level, data.x.dtype), null)
 
 
 def no_errors(fit: Fit) -> str:
@@ -194,7 +194,7 @@ def no_errors(fit: Fit) -> str:
 DETERMINED = (Status.CONVERGED, Status.RANK_DEFICIENT, Status.BOUNDARY, Status.SEPARATED)
 
 
-def _value(function: Any) -> Any:
+def value_of(function: Any) -> Any:
     """A function as a leafless value of a `jit`, or with the arrays that it holds as leaves; arrays as they are."""
     plain = callable(function) and not isinstance(function, jax.tree_util.Partial)
     return jax.tree_util.Partial(function) if plain else function

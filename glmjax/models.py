@@ -160,7 +160,7 @@ def predict(model: Model, params: Any, x: Any, offset: Any = None) -> Array:
         ValueError: NaN or infinity, a shape that does not fit, another number of features than was fitted.
         TypeError: what is not real numbers.
     """
-    x, offset = _read(params, x, offset)
+    x, offset = read_rows(params, x, offset)
     return _mean(in_dtype(model, x.dtype), params, x, offset)
 
 
@@ -171,11 +171,11 @@ def sample(model: Model, params: Any, x: Any, key: Array, offset: Any = None) ->
     Arguments and errors are those of `predict`, and a JAX random key.
     """
     check_key(key)
-    x, offset = _read(params, x, offset)
+    x, offset = read_rows(params, x, offset)
     return _sample(in_dtype(model, x.dtype), params, x, offset, key)
 
 
-def _read(params: Any, x: Any, offset: Any) -> tuple[Array, Array | None]:
+def read_rows(params: Any, x: Any, offset: Any) -> tuple[Array, Array | None]:
     """Features and offset, checked on the host and brought to the parameters' dtype."""
     dtype = float_dtype(jnp.result_type(*jax.tree.leaves(params)))
     x, labels = read_array(x, "x")

@@ -60,7 +60,10 @@ def f_tail(f: Array, df: Array, df_resid: Array) -> Array:
 
 def two_sided_quantile(tail: Array, df: Array | None) -> Array:
     """The q with `P(|T| > q) = tail`, T as in `two_sided_tail`."""
-    return -ndtri(tail / 2) if df is None else _student_quantile(tail, df)
+    if df is None:
+        return -ndtri(tail / 2)
+    known = jnp.isinf(df)
+    return jnp.where(known, -ndtri(tail / 2), _student_quantile(tail, jnp.where(known, 1, df)))
 
 
 @jax.custom_jvp

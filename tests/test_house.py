@@ -16,7 +16,7 @@ FLOORS = [
     "models",
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton recession lbfgs coordinates descent nets proximal separation auto settings sgd",
-    "many arguments batches paths folds influence resampling optima covariance inferences hypotheses pseudo multiplicity residuals deletion checks approximation",
+    "many arguments batches paths folds influence resampling optima covariance inferences hypotheses nested profiles intervals pseudo multiplicity residuals deletion checks approximation",
     "reports",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}
