@@ -10,7 +10,9 @@ from .covariance import bayesian, clustered, fisher, hc0, hc1, hc2, hc3, observe
 from .data import Data, make_data
 from .deletion import InfluenceMeasures, influence_measures
 from .distributions import Distribution, Family, Masses
+from .effects import Average, average
 from .families import categorical, normal
+from .firth import fit_firth
 from .folds import CrossValidation, cross_validate, mean_deviance
 from .hypotheses import HypothesisTest, likelihood_ratio, score_test, wald
 from .inferences import (
@@ -33,6 +35,7 @@ from .multiplicity import benjamini_hochberg, holm
 from .newton import fit_newton, null_deviance
 from .optima import Optimum
 from .paths import Path, fit_path
+from .penalized import FirthIntervals, firth_intervals
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
@@ -55,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MLP",
+    "Average",
     "Bootstrap",
     "Calibration",
     "CrossValidation",
@@ -63,6 +67,7 @@ __all__ = [
     "DispersionTest",
     "Distribution",
     "Family",
+    "FirthIntervals",
     "Fit",
     "Goodness",
     "History",
@@ -79,6 +84,7 @@ __all__ = [
     "SGDState",
     "Separation",
     "Status",
+    "average",
     "bayesian",
     "bca_interval",
     "benjamini_hochberg",
@@ -97,10 +103,12 @@ __all__ = [
     "deviance_r2",
     "deviance_residuals",
     "dispersion_test",
+    "firth_intervals",
     "fisher",
     "fisher_information",
     "fit",
     "fit_elastic_net",
+    "fit_firth",
     "fit_lbfgs",
     "fit_many",
     "fit_newton",
