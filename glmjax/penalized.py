@@ -62,7 +62,10 @@ def firth_intervals(data: Data, fit: Fit, level: float | Array = 0.95) -> FirthI
         {b: 2 (l(fit) - max l(params)) <= quantile,  the maximum over params whose coefficient is b}
 
     l is the log-likelihood + log(det I) / 2, I the information about all coefficients, the one that is held too; the
-    quantile chi-squared's with 1 degree of freedom. Where data are separated these cover, and Wald's do not.
+    quantile chi-squared's with 1 degree of freedom. Where data are few or separated prefer them to Wald's.
+
+    Given a coefficient the penalized likelihood may have several peaks, as when no count is above 0: the end is then
+    that of the one which the steps from the fit have led to.
 
     Pure; `jax.vmap` it over fits and data. All ends of all coefficients are found in one program, as lanes.
 
