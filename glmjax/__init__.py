@@ -10,7 +10,9 @@ from .covariance import bayesian, clustered, fisher, hc0, hc1, hc2, hc3, observe
 from .data import Data, make_data
 from .deletion import InfluenceMeasures, influence_measures
 from .distributions import Distribution, Family, Masses
+from .effects import Average, average
 from .families import categorical, normal
+from .firth import fit_firth
 from .folds import CrossValidation, cross_validate, mean_deviance
 from .hypotheses import HypothesisTest, likelihood_ratio, score_test, wald
 from .inferences import (
@@ -35,6 +37,7 @@ from .nested import DevianceTable, analysis_of_deviance
 from .newton import fit_newton, null_deviance
 from .optima import Optimum
 from .paths import Path, fit_path
+from .penalized import FirthIntervals, firth_intervals
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .profiles import ProfileIntervals, profile_intervals
@@ -58,6 +61,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MLP",
+    "Average",
     "Bootstrap",
     "Calibration",
     "CrossValidation",
@@ -67,6 +71,7 @@ __all__ = [
     "DispersionTest",
     "Distribution",
     "Family",
+    "FirthIntervals",
     "Fit",
     "Goodness",
     "History",
@@ -86,6 +91,7 @@ __all__ = [
     "Separation",
     "Status",
     "analysis_of_deviance",
+    "average",
     "bayesian",
     "bca_interval",
     "benjamini_hochberg",
@@ -104,10 +110,12 @@ __all__ = [
     "deviance_r2",
     "deviance_residuals",
     "dispersion_test",
+    "firth_intervals",
     "fisher",
     "fisher_information",
     "fit",
     "fit_elastic_net",
+    "fit_firth",
     "fit_lbfgs",
     "fit_many",
     "fit_newton",

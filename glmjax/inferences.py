@@ -150,9 +150,7 @@ def inference(
         raise ValueError(f"there are no standard errors: {sentence}")
     if not callable(covariance):
         raise TypeError(f"covariance must be an estimator such as gj.fisher or gj.hc3, got {covariance!r}")
-    check_number(level, "level")
-    if not is_traced(level) and not 0 < level < 1:
-        raise ValueError(f"level must be above 0 and below 1, got {level}; 0.95 is 95%")
+    check_level(level)
     if dispersion is None and fit.model.family.dispersion is not None:
         dispersion = pearson_dispersion
     elif not callable(dispersion):
@@ -161,7 +159,14 @@ def inference(
         dispersion = jnp.asarray(dispersion, data.x.dtype)
     task = effects_task(fit, data)
     null = null_deviance(task.model, task.data)  # before, so that outside of a transformation its programs are small
-    return _inference(task, fit, value_of(covariance), value_of(dispersion), jnp.asarray(level, data.x.dtype), null)
+    return _inference(task, fit, as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype), null)
+
+
+def check_level(level: Any) -> None:
+    """Raise unless `level` is one number above 0 and below 1."""
+    check_number(level, "level")
+    if not is_traced(level) and not 0 < level < 1:
+        raise ValueError(f"level must be above 0 and below 1, got {level}; 0.95 is 95%")
 
 
 def no_errors(fit: Fit) -> str:
@@ -194,7 +199,7 @@ def no_errors(fit: Fit) -> str:
 DETERMINED = (Status.CONVERGED, Status.RANK_DEFICIENT, Status.BOUNDARY, Status.SEPARATED)
 
 
-def value_of(function: Any) -> Any:
+def as_value(function: Any) -> Any:
     """A function as a leafless value of a `jit`, or with the arrays that it holds as leaves; arrays as they are."""
     plain = callable(function) and not isinstance(function, jax.tree_util.Partial)
     return jax.tree_util.Partial(function) if plain else function

@@ -13,7 +13,7 @@ from .covariance import fisher
 from .data import Data
 from .distributions import Family, no_sample
 from .families import normal
-from .inferences import Goodness, determined, inference, value_of
+from .inferences import Goodness, as_value, determined, inference
 from .influence import effects_task
 from .inputs import check_count, check_key, per_row
 from .linear import Task
@@ -89,7 +89,7 @@ def mean_interval(
     table = inference(data, fit, covariance=covariance, dispersion=dispersion, level=level)
     x, offset = read_rows(fit.params, x, offset)
     task, tail = effects_task(fit, data), 1 - jnp.asarray(level, data.x.dtype)
-    return _mean_interval(task, fit, x, offset, value_of(covariance), table.dispersion, table.df, tail)
+    return _mean_interval(task, fit, x, offset, as_value(covariance), table.dispersion, table.df, tail)
 
 
 def prediction_interval(
@@ -151,7 +151,7 @@ def prediction_interval(
         raise TypeError(f"key must be a JAX random key, such as jax.random.key(0): {family.name} targets are drawn")
     x, offset = read_rows(fit.params, x, offset)
     task, tail = effects_task(fit, data), 1 - jnp.asarray(level, data.x.dtype)
-    args = task, fit, x, offset, value_of(covariance), table.dispersion
+    args = task, fit, x, offset, as_value(covariance), table.dispersion
     if exact:
         return _exact_interval(*args, table.df, tail)
     noise = jnp.zeros((n_draws, 0), x.dtype)  # how many draws, as a shape

@@ -55,8 +55,9 @@ _SENTENCES = {
     "raise max_steps, give better params to start from, or add l2",
     Status.SEPARATED: "there is no maximum-likelihood estimate: some rows are fitted perfectly in the limit, "
     "and the coefficients marked in fit.infinite go to infinity (the others are right); usual causes are a feature "
-    "that predicts a class, a class or group without events, or one class only; add l2 (which leaves the bias free), "
-    "drop the marked features, or add data; check_separation(model, data) names the cause and the rows",
+    "that predicts a class, a class or group without events, or one class only; use fit_firth, whose "
+    "coefficients are finite, add l2 (which leaves the bias free), drop the marked features, or add data; "
+    "check_separation(model, data) names the cause and the rows",
     Status.RANK_DEFICIENT: "some columns of x are combinations of columns before them (or of the bias), or there are "
     "fewer rows than columns: the coefficients marked in fit.aliased are set to 0; predictions are right; drop those "
     "columns or add l2",
@@ -65,7 +66,8 @@ _SENTENCES = {
 }
 _BIAS_ALONE = (
     "there is no maximum-likelihood estimate: the bias goes to infinity (the others are right), since y has one class, "
-    "lacks a class, or has counts of 0 only; l2 leaves the bias free: add rows of the missing kind, or drop the class"
+    "lacks a class, or has counts of 0 only; l2 leaves the bias free: use fit_firth, add rows of the missing "
+    "kind, or drop the class"
 )
 
 

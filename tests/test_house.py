@@ -15,8 +15,8 @@ FLOORS = [
     "inputs programs lanes numerics tails links distributions families proportions counts mixtures positives predictors data results files",
     "models",
     "rows losses information minibatches columns passes rotations factors implicit",
-    "linear quasinewton steps irls overdispersion newton recession lbfgs coordinates descent nets proximal separation auto settings sgd",
-    "many arguments batches paths folds influence resampling optima covariance inferences hypotheses nested profiles intervals pseudo multiplicity residuals deletion checks approximation",
+    "linear quasinewton steps irls overdispersion newton jeffreys firth recession lbfgs coordinates descent nets proximal separation auto settings sgd",
+    "many arguments batches paths folds influence resampling optima covariance inferences effects penalized hypotheses nested profiles intervals pseudo multiplicity residuals deletion checks approximation",
     "reports",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}
