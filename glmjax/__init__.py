@@ -50,6 +50,7 @@ from .residuals import (
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
+from .storage import Saved, load, load_state, save, save_state
 
 __version__ = "0.1.0"
 
@@ -77,6 +78,7 @@ __all__ = [
     "Optimum",
     "Path",
     "SGDState",
+    "Saved",
     "Separation",
     "Status",
     "bayesian",
@@ -122,6 +124,8 @@ __all__ = [
     "likelihood_dispersion",
     "likelihood_ratio",
     "linear_predictor",
+    "load",
+    "load_state",
     "log_likelihood",
     "loss",
     "make_data",
@@ -147,6 +151,8 @@ __all__ = [
     "response_residuals",
     "ridge_approximation",
     "sample",
+    "save",
+    "save_state",
     "score_test",
     "sgd_epochs",
     "sgd_finish",
