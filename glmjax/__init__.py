@@ -56,6 +56,7 @@ from .residuals import (
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
+from .storage import Saved, load, load_state, save, save_state
 
 __version__ = "0.1.0"
 
@@ -88,6 +89,7 @@ __all__ = [
     "Path",
     "ProfileIntervals",
     "SGDState",
+    "Saved",
     "Separation",
     "Status",
     "analysis_of_deviance",
@@ -137,6 +139,8 @@ __all__ = [
     "likelihood_dispersion",
     "likelihood_ratio",
     "linear_predictor",
+    "load",
+    "load_state",
     "log_likelihood",
     "loss",
     "make_data",
@@ -165,6 +169,8 @@ __all__ = [
     "response_residuals",
     "ridge_approximation",
     "sample",
+    "save",
+    "save_state",
     "score_test",
     "sgd_epochs",
     "sgd_finish",
