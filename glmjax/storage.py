@@ -200,7 +200,7 @@ def _encode(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return [_encode(part, f"{name}.{i}", arrays) for i, part in enumerate(value)]
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
         raise TypeError(f"{name} is a {type(value).__name__}, no array or number")
-    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         arrays[name] = np.asarray(jax.random.key_data(value))
         return {"key": name, "kind": str(jax.random.key_impl(value))}
     array = np.asarray(value)
