@@ -9,7 +9,7 @@ from jax import Array
 
 from .covariance import fisher
 from .data import Data
-from .inferences import DETERMINED, Goodness, as_value, check_level, no_errors, pearson_dispersion
+from .inferences import DETERMINED, Goodness, as_value, check_arguments, dispersion_of
 from .influence import as_dense, as_vector, effects_task
 from .linear import Task
 from .losses import deviance, pearson_chi2
@@ -37,6 +37,7 @@ def average(
     f: Callable[[Dense], Array],
     *,
     covariance: Callable[[Optimum], Array] = fisher,
+    dispersion: Callable[[Goodness], Array] | float | Array | None = None,
     level: float | Array = 0.95,
 ) -> Average:
     """Any function of a linear model's parameters, such as an average of predictions, with delta-method errors.
@@ -67,6 +68,7 @@ def average(
         fit: of a linear model, at an optimum; without `l1`.
         f: of parameters like `fit.params`, differentiable; it returns an array of any shape.
         covariance: as in `inference`: `fisher`, `hc3`, `clustered(groups)`, ...
+        dispersion: as in `inference`.
         level: of the intervals, above 0 and below 1.
 
     Returns:
@@ -78,32 +80,30 @@ def average(
 
     Reference: Oehlert, A note on the delta method, The American Statistician 46 (1992).
     """
-    if not isinstance(fit, Fit):
-        raise TypeError(f"fit must be a Fit, such as gj.fit_newton(model, data), got {type(fit).__name__}")
-    sentence = no_errors(fit)
-    if sentence:
-        raise ValueError(f"there are no standard errors: {sentence}")
-    for name, value, remedy in (("covariance", covariance, "an estimator such as gj.fisher"), ("f", f, "a function")):
-        if not callable(value):
-            raise TypeError(f"{name} must be {remedy}, got {value!r}")
-    check_level(level)
+    check_arguments(fit, covariance, level)
+    if not callable(f):
+        raise TypeError(f"f must be a function, got {f!r}")
+    dispersion = dispersion_of(fit.model.family, dispersion, data.x.dtype)
     task = effects_task(fit, data)
     out = jax.eval_shape(f, task.params)
     if not (hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)):
         found = getattr(out, "dtype", type(out).__name__)
         raise TypeError(f"f must return one array of real numbers, got {found}; stack what it returns by jnp.stack")
-    return _average(task, fit, as_value(f), as_value(covariance), jnp.asarray(level, data.x.dtype))
+    return _average(
+        task, fit, as_value(f), as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype)
+    )
 
 
 @quick_jit
-def _average(task: Task, fit: Fit, f: Any, covariance: Any, level: Array) -> Average:
+def _average(task: Task, fit: Fit, f: Any, covariance: Any, dispersion: Any, level: Array) -> Average:
     model, params, data = task.model, task.params, task.data
     optimum = make_optimum(task, fit)
     df = None
-    if model.family.dispersion is not None:
+    if callable(dispersion):
         df = (model.family.n_outputs or 1) * optimum.rows - optimum.edf
         sums = deviance(model, params, data), pearson_chi2(model, params, data)
-        optimum = optimum._replace(dispersion=pearson_dispersion(Goodness(model, params, data, *sums, df)))
+        dispersion = dispersion(Goodness(model, params, data, *sums, df))
+    optimum = optimum._replace(dispersion=dispersion)
 
     separated = fit.status == Status.SEPARATED
     q = as_vector(params).size

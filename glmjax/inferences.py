@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from .covariance import fisher
 from .data import Data
+from .distributions import Family
 from .influence import as_vector, effects_task
 from .inputs import check_number, is_traced
 from .linear import Task, free_shift
@@ -143,6 +145,15 @@ def inference(
 
     Reference: McCullagh and Nelder, Generalized Linear Models (1989), section 2.5; for the estimators see there.
     """
+    check_arguments(fit, covariance, level)
+    dispersion = dispersion_of(fit.model.family, dispersion, data.x.dtype)
+    task = effects_task(fit, data)
+    null = null_deviance(task.model, task.data)  # before, so that outside of a transformation its programs are small
+    return _inference(task, fit, as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype), null)
+
+
+def check_arguments(fit: Any, covariance: Any, level: Any) -> None:
+    """Raise for a fit without errors, what is no estimator, a level out of range."""
     if not isinstance(fit, Fit):
         raise TypeError(f"fit must be a Fit, such as gj.fit_newton(model, data), got {type(fit).__name__}")
     sentence = no_errors(fit)
@@ -151,15 +162,17 @@ def inference(
     if not callable(covariance):
         raise TypeError(f"covariance must be an estimator such as gj.fisher or gj.hc3, got {covariance!r}")
     check_level(level)
-    if dispersion is None and fit.model.family.dispersion is not None:
-        dispersion = pearson_dispersion
-    elif not callable(dispersion):
-        dispersion = 1.0 if dispersion is None else dispersion
-        check_number(dispersion, "dispersion", above=0)
-        dispersion = jnp.asarray(dispersion, data.x.dtype)
-    task = effects_task(fit, data)
-    null = null_deviance(task.model, task.data)  # before, so that outside of a transformation its programs are small
-    return _inference(task, fit, as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype), null)
+
+
+def dispersion_of(family: Family, dispersion: Any, dtype: DTypeLike) -> Any:
+    """The dispersion as a function of `Goodness`, or as a number; that of the family where it is None."""
+    if dispersion is None and family.dispersion is not None:
+        return pearson_dispersion
+    if callable(dispersion):
+        return dispersion
+    dispersion = 1.0 if dispersion is None else dispersion
+    check_number(dispersion, "dispersion", above=0)
+    return jnp.asarray(dispersion, dtype)
 
 
 def check_level(level: Any) -> None:

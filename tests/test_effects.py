@@ -65,11 +65,18 @@ def test_normal_effects_are_coefficients_with_t():
     table, effect = gj.inference(data, fit), gj.average(data, fit, slopes_of(model, data.x))
     for field in effect._fields:
         np.testing.assert_allclose(getattr(effect, field), getattr(table, field)[1:], rtol=1e-10)
+
     # A mean of predictions: the closed form s^2 z'(Z'Z)^-1 z at z = (1, mean x), which is s^2 / n.
-    mean = gj.average(data, fit, lambda params: gj.predict(model, params, data.x).mean(), level=0.9)
+    def middle(params):
+        return gj.predict(model, params, data.x).mean()
+
+    mean = gj.average(data, fit, middle, level=0.9)
     s = float(jnp.sqrt(table.dispersion / 20))
     np.testing.assert_allclose([mean.estimate, mean.std_error], [data.y.mean(), s], rtol=1e-10)
     np.testing.assert_allclose(mean.upper - mean.estimate, scipy.stats.t.ppf(0.95, 16) * s, rtol=1e-9)
+    known = gj.average(data, fit, middle, dispersion=5.0)  # and the normal's quantile
+    np.testing.assert_allclose(known.std_error, 0.5, rtol=1e-10)
+    np.testing.assert_allclose(known.upper - known.estimate, scipy.stats.norm.ppf(0.975) * 0.5, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
