@@ -1,6 +1,7 @@
 """glmjax: generalized linear models and multilayer perceptrons as pure JAX functions."""
 
 from . import files as files
+from . import plots as plots
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit
 from .batches import fit_many
@@ -38,7 +39,7 @@ from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .proximal import fit_elastic_net
 from .pseudo import cox_snell_r2, deviance_r2, mcfadden_r2
-from .reports import summary
+from .reports import summary, summary_frame, summary_html, summary_markdown
 from .resampling import Bootstrap, bca_interval, bootstrap, percentile_interval
 from .residuals import (
     deviance_residuals,
@@ -154,6 +155,9 @@ __all__ = [
     "sgd_step",
     "sigmoid_approximation",
     "summary",
+    "summary_frame",
+    "summary_html",
+    "summary_markdown",
     "tweedie",
     "wald",
     "working_residuals",

@@ -17,7 +17,7 @@ FLOORS = [
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton recession lbfgs coordinates descent nets proximal separation auto settings sgd",
     "many arguments batches paths folds influence resampling optima covariance inferences hypotheses pseudo multiplicity residuals deletion checks approximation",
-    "reports",
+    "reports drawing rowplots plots",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}
 
