@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 GRAY = "0.55"  # of what is there for reference: zero lines, diagonals, contours
 
@@ -55,9 +56,8 @@ def dots(ax: Any, x: np.ndarray, y: np.ndarray, **style: Any) -> Any:
         y,
         s=float(np.clip(6000 / n, 4, 22)),
         alpha=float(np.clip(20 / np.sqrt(n), 0.15, 0.8)),
-        linewidths=0,
         rasterized=n > 5000,
-        **style,
+        **{"linewidths": 0, **style},
     )
 
 
@@ -93,13 +93,19 @@ def uniform_band(n: int, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _beta_quantile(a: np.ndarray, b: np.ndarray, p: float) -> np.ndarray:
+    room = np.ones(256 - len(a))  # of one length, and so one program
+    found = _log_beta_quantile(*(jnp.asarray(np.append(part, room), float) for part in (a, b)), jnp.asarray(p, float))
+    return np.exp(np.asarray(found, float)[: len(a)])
+
+
+@jax.jit
+def _log_beta_quantile(a: Array, b: Array, p: Array) -> Array:
     """By bisection on the logarithm, so that small ones have their digits."""
-    a, b = jnp.asarray(a, float), jnp.asarray(b, float)
-    low, high = jnp.full_like(a, -60.0), jnp.zeros_like(a)
 
-    def halve(_: int, ends: tuple[Any, Any]) -> tuple[Any, Any]:
-        middle = (ends[0] + ends[1]) / 2
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
         below = jax.scipy.special.betainc(a, b, jnp.exp(middle)) < p
-        return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    return np.exp(np.asarray(jax.lax.fori_loop(0, 60, halve, (low, high))[0], float))
+    return jax.lax.fori_loop(0, 60, halve, (jnp.full_like(a, -60), jnp.zeros_like(a)))[0]

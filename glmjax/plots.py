@@ -14,6 +14,7 @@ from .inferences import Inference
 from .inputs import check_count
 from .models import Model, check_params, check_problem, predict
 from .paths import Path
+from .reports import level_text
 from .results import Fit, Status
 from .rowplots import calibration, leverage, qq, residuals_fitted, rootogram
 
@@ -61,7 +62,8 @@ def forest(table: Inference, *, names: list[str] | tuple[str, ...] | None = None
     names = known if names is None else list(names)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ValueError(f"names must be of table.names, {', '.join(known[:10])}, ...; got {unknown or names!r}")
+        some = ", ".join(known[:10]) + ", ..." * (len(known) > 10)
+        raise ValueError(f"names must be some of table.names, {some}; got {unknown or names!r}")
     at = [known.index(name) for name in names]
     middle, low, high = (
         np.atleast_2d(np.asarray(part, float))[:, at] for part in (table.estimate, table.lower, table.upper)
@@ -76,7 +78,7 @@ def forest(table: Inference, *, names: list[str] | tuple[str, ...] | None = None
     ax.axvline(0, color=GRAY, linewidth=1)
     rows = np.arange(len(names), dtype=float)
     for lane in range(lanes):
-        shift = 0.0 if lanes == 1 else 0.7 * (lane / (lanes - 1) - 0.5)
+        shift = 0.0 if lanes == 1 else 0.6 * (lane / (lanes - 1) - 0.5)
         reach = np.stack([middle[lane] - low[lane], high[lane] - middle[lane]])
         ax.errorbar(
             middle[lane],
@@ -92,16 +94,17 @@ def forest(table: Inference, *, names: list[str] | tuple[str, ...] | None = None
         for row in rows[:-1]:
             ax.axhline(row + 0.5, color="0.9", linewidth=0.8, zorder=0)
     ax.set_yticks(rows, names)
-    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="estimate, with interval")
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=f"estimate, with {level_text(table)}interval", ylabel="coefficient")
     if lanes > 1:
         ax.legend(loc="best")
     return ax
 
 
 def path(path: Path, *, names: list[str] | tuple[str, ...] | None = None, ax: Any = None) -> Any:
-    """Coefficients, without the bias, against the penalty on a logarithmic scale, and how many are not 0 on top.
+    """Coefficients, without the bias, as the penalty falls, on a logarithmic scale; on top how many of them are not 0.
 
-    The ten that end largest are named, at the smallest penalty. Penalties whose fit did not end well are left out.
+    Their names stand where they end, those of the largest first, as far as there is room. Penalties whose fit did not
+    end well are left out.
 
     Args:
         path: from `fit_path`, or `Path(cv.penalty, cv.fit)` of a `cross_validate`.
@@ -137,19 +140,21 @@ def path(path: Path, *, names: list[str] | tuple[str, ...] | None = None, ax: An
     for j, line in enumerate(w.T):
         ax.plot(penalty, line, color=f"C{j % 10}", linewidth=1.2)
     ax.set_xscale("log")
-    span = penalty[0] / penalty[-1] if len(penalty) > 1 else 10.0
-    ax.set_xlim(penalty[-1] / span**0.15, penalty[0] * span**0.03)
-    ax.set(xlabel="penalty, on a log scale", ylabel="coefficient")
-    largest = np.argsort(-np.abs(w[-1]), kind="stable")[:10]
-    largest = largest[w[-1, largest] != 0]
-    heights = _apart(w[-1, largest], 0.045 * np.ptp(ax.get_ylim()))
-    for j, height in zip(largest, heights, strict=True):
+    if len(penalty) > 1:
+        ax.set_xlim(penalty[0], penalty[-1])
+    ax.set(xlabel="penalty", ylabel="coefficient")
+    gap, placed = 0.04 * np.ptp(ax.get_ylim()), np.empty(0)
+    for j in np.argsort(-np.abs(w[-1]), kind="stable"):
+        height = w[-1, j]
+        if height == 0 or len(placed) == 20 or np.any(np.abs(placed - height) < gap):
+            continue
+        placed = np.append(placed, height)
         ax.annotate(
             names[j],
-            (penalty[-1], height),
-            xytext=(-4, 0),
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
             textcoords="offset points",
-            ha="right",
             va="center",
             fontsize="small",
             color=f"C{j % 10}",
@@ -160,24 +165,6 @@ def path(path: Path, *, names: list[str] | tuple[str, ...] | None = None, ax: An
     top.set_xticks([], minor=True)
     top.set_xlabel("coefficients that are not 0")
     return ax
-
-
-def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Heights moved as little as it takes for neighbors to be a gap apart."""
-    order = np.argsort(heights)
-    groups: list[list[float]] = []  # of labels that touch: their heights less their places in the group
-    for height in heights[order]:
-        groups.append([height])
-        while len(groups) > 1 and np.mean(groups[-1]) - np.mean(groups[-2]) < gap * (
-            len(groups[-1]) + len(groups[-2])
-        ) / 2:
-            last = groups.pop()
-            groups[-1] += last
-    spread = [np.mean(group) + gap * (np.arange(len(group)) - (len(group) - 1) / 2) for group in groups]
-    moved = np.empty(len(heights))
-    if len(heights):
-        moved[order] = np.concatenate(spread)
-    return moved
 
 
 def learning_curves(fit: Fit, *, label: str | None = None, ax: Any = None) -> Any:
@@ -287,7 +274,7 @@ def decision_regions(model: Model, params: Any, data: Data, *, points: int = 200
             ax.contour(across, up, lead, levels=[0], colors="0.3", linewidths=0.8)
         own = y == k if model.family.n_classes else (y >= 0.5) == bool(k)
         if np.any(own):
-            dots(ax, *x[own].T, color=colors[k][None], edgecolor="white", label=f"class {k}", zorder=3)
+            dots(ax, *x[own].T, color=colors[k][None], edgecolor="white", linewidths=0.4, label=f"class {k}", zorder=3)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="x[0]", ylabel="x[1]")
-    ax.legend(loc="upper center", ncols=min(classes, 5), fontsize="small")
+    ax.legend(loc="upper center", ncols=min(classes, 5), fontsize="small", handletextpad=0.1, columnspacing=0.8)
     return ax

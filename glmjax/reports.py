@@ -55,7 +55,9 @@ def summary(table: Inference, *, adjust: Adjust | None = None, stars: bool = Fal
     wide = [max(map(len, column)) for column in zip(*grid, strict=True)]
     lines = []
     for row in grid:
-        cells = [f"{c:<{w}}" if i < report.labels else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, wide, strict=True))]
+        cells = [
+            f"{c:<{w}}" if i < report.labels else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, wide, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     lines += [f"... {report.left_out} rows more"] * bool(report.left_out)
     return "\n".join([*report.above, "", *lines, *[""] * bool(report.below), *report.below])
@@ -141,7 +143,9 @@ def summary_frame(table: Inference, *, adjust: Adjust | None = None) -> Any:
     names = list(table.names)
     columns = {name: np.asarray(getattr(table, name)).reshape(-1) for name in _COLUMNS}
     index: Any = pd.Index(names, name="coefficient")
-    status: Any = Status(int(table.status)).name if not axes else [Status(int(s)).name for s in np.asarray(table.status)]
+    status: Any = (
+        Status(int(table.status)).name if not axes else [Status(int(s)).name for s in np.asarray(table.status)]
+    )
     if axes:
         index = pd.MultiIndex.from_product([range(len(table.estimate)), names], names=["lane", "coefficient"])
         columns["status"] = np.repeat(np.asarray(status, object), len(names))
@@ -166,10 +170,10 @@ def _report(table: Inference, adjust: Adjust | None, stars: bool, rows: int) -> 
     fields = (table.estimate, table.std_error, table.statistic, p_value, table.lower, table.upper)
     numbers = np.stack([np.asarray(field, float).reshape(-1) for field in fields], axis=1)
     q = len(table.names)
-    letter = "z" if np.all(np.isinf(table.df)) else "t"
+    letter = "t" if np.any(np.isfinite(table.df)) else "z"  # NaN is of lanes without an answer
     found = "p, adjusted" if adjust else f"P(>|{letter}|)"
     labels = 1 + axes
-    head = [""] * labels + ["estimate", "std error", letter, found, f"{_share(table)}from", "to"] + [""] * stars
+    head = [""] * labels + ["estimate", "std error", letter, found, f"{level_text(table)}from", "to"] + [""] * stars
     cells = []
     for i, row in enumerate(numbers[:rows] if axes else numbers):
         mark = ["*" * sum(row[3] < bar for bar in (0.05, 0.01, 0.001))] * stars
@@ -226,8 +230,8 @@ def _call(model: Model) -> str:
     return f"glm({family.name}({', '.join(parts)}){', bias=False' * (not model.predictor.bias)})"  # type: ignore[union-attr]
 
 
-def _share(table: Inference) -> str:
-    """The level of the intervals, from their width, such as "95% "; empty where no coefficient has one."""
+def level_text(table: Inference) -> str:
+    """The level of the intervals, from their width, as "95% "; empty where no coefficient has one."""
     df = jnp.broadcast_to(jnp.asarray(table.df)[..., None], table.estimate.shape)
     reach = (table.upper - table.estimate) / table.std_error
     tail = jnp.where(jnp.isinf(df), two_sided_tail(reach, None), two_sided_tail(reach, jnp.where(jnp.isinf(df), 1, df)))

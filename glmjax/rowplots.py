@@ -21,7 +21,8 @@ from .programs import quick_jit
 def residuals_fitted(fitted: Any, residuals: Any, *, ax: Any = None) -> Any:
     """Residuals against fitted values, with a smooth line through their mean: flat at 0 where the model's is right.
 
-        plots.residuals_fitted(gj.predict(fit.model, fit.params, data.x), gj.quantile_residuals(key, *fitted_rows))
+        mean = gj.predict(fit.model, fit.params, data.x, data.offset)
+        plots.residuals_fitted(mean, gj.deviance_residuals(fit.model, fit.params, data))
 
     Args:
         fitted: (n,), what the residuals are shown against: means, the linear predictor, or a feature.
@@ -77,7 +78,7 @@ def qq(residuals: Any, *, level: float = 0.95, ax: Any = None) -> Any:
     ranks, lower, upper = uniform_band(n, level)
     band = [np.asarray(ndtri(jnp.asarray(p, float)), float) for p in ((ranks - 0.5) / n, lower, upper)]
     expected = np.asarray(ndtri((jnp.arange(n, dtype=float) + 0.5) / n), float)
-    ax.fill_between(*band, color="C1", alpha=0.25, linewidth=0, label=f"{100 * level:.4g}% of each point")
+    ax.fill_between(*band, color="C1", alpha=0.25, linewidth=0, label=f"{100 * level:.4g}% band of each point")
     ends = band[0][[0, -1]]
     ax.plot(ends, ends, color="C1", linewidth=1.5)
     dots(ax, expected, ordered, color="C0", zorder=3)
@@ -123,12 +124,15 @@ def leverage(measures: InfluenceMeasures, *, ax: Any = None) -> Any:
     for distance, dashes in ((0.5, ":"), (1.0, "--")):
         bound = np.sqrt(distance * p * (1 - steps) / steps)
         label = f"Cook's distance {distance:g}"
+        if np.min(bound) > top:
+            continue
         for sign, name in ((1, label), (-1, "_" + label)):
             ax.plot(steps, sign * bound, color="C3", linestyle=dashes, linewidth=1, label=name)
     for row in shown[np.argsort(-cook[shown])[:3]]:
         ax.annotate(str(row), (h[row], r[row]), xytext=(5, 3), textcoords="offset points", fontsize="small")
     ax.set(xlim=(0, right), ylim=(-top, top), xlabel="leverage", ylabel="standardized Pearson residual")
-    ax.legend(loc="best")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="best")
     return ax
 
 
@@ -165,14 +169,14 @@ def calibration(result: Calibration, *, ax: Any = None) -> Any:
     counts.bar(edges[:-1], weight, width=edges[1], align="edge", color="0.85", edgecolor="white")
     counts.set(ylim=(0, 4 * weight.max()), ylabel="rows in bin")
     counts.set_yticks([tick for tick in counts.get_yticks() if 0 <= tick <= 1.1 * weight.max()])
-    counts.yaxis.set_label_coords(1.1, 0.14)
+    counts.yaxis.set_label_coords(1.09, 0.14)
     ax.set_zorder(counts.get_zorder() + 1)  # the line above the bars
     ax.patch.set_visible(False)
     ax.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="as sure as it says")
     errors = np.clip([f - (center - reach), center + reach - f], 0, None)
     ax.errorbar(p, f, yerr=errors, fmt="o-", color="C0", capsize=3, label="came true, 95% interval")
     ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="predicted probability", ylabel="observed frequency")
-    ax.legend(loc="upper left", title=f"expected error {float(result.expected_error):.3f}")
+    ax.legend(loc="best", title=f"expected error {float(result.expected_error):.3f}")
     return ax
 
 
@@ -187,7 +191,8 @@ def rootogram(model: Model, params: Any, data: Data, *, largest: int | None = No
         model: of a family of counts, Poisson or negative binomial, from `glm` or `mlp`; of a fit `fit.model`.
         params: from `fit.params`.
         data: from `make_data`, with whole counts.
-        largest: the last bar is of this count and all above; None is the largest count, or 40 where that is more.
+        largest: the last bar, of this count and of all above it together, if there are any. None is the largest count,
+            or where that is far out the one that 99% of rows do not exceed, 20 to 100.
         ax: matplotlib axes; None makes new ones.
 
     Returns:
@@ -205,32 +210,43 @@ def rootogram(model: Model, params: Any, data: Data, *, largest: int | None = No
     family, y = model.family, np.asarray(data.y, float)
     if family.distribution.masses is no_masses or family.dispersion is not None or y.ndim != 1:
         raise ValueError(f"a rootogram is of counts and their probabilities; the {family.name} family has none")
-    if np.any(y != np.floor(y)) or np.any(y < 0):
-        raise ValueError(f"data.y must be counts, 0, 1, 2, ..., got {y[(y != np.floor(y)) | (y < 0)][0]:g}")
-    largest = max(1, min(int(y.max()), 40)) if largest is None else check_count(largest, "largest")
-    weight = np.ones(len(y)) if data.weight is None else np.asarray(data.weight, float)
     if data.precision is not None:
         raise ValueError(f"the {family.name} family has no dispersion, so precision has no meaning; drop it")
+    weight = np.ones(len(y)) if data.weight is None else np.asarray(data.weight, float)
+    y, weight = y[weight > 0], weight[weight > 0]
+    odd = y[(y != np.floor(y)) | (y < 0)]
+    if odd.size or not y.size:
+        raise ValueError(
+            f"data.y must be counts, 0, 1, 2, ..., got {f'{odd[0]:g}' if odd.size else 'rows of weight 0'}"
+        )
+    if largest is None:
+        largest = max(1, min(int(y.max()), int(np.clip(np.quantile(y, 0.99), 20, 100))))
+    largest = check_count(largest, "largest")
+    more = bool(y.max() > largest)
     counts = np.arange(largest + 1)
     observed = np.bincount(np.minimum(y, largest).astype(int), weight, largest + 1)
-    below = _expected(in_dtype(model, data.x.dtype), params, data, jnp.arange(largest, dtype=data.x.dtype))
-    expected = np.append(np.asarray(below, float), 0)
-    expected[-1] = max(weight.sum() - expected.sum(), 0)
+    expected = np.array(
+        _expected(in_dtype(model, data.x.dtype), params, data, jnp.asarray(counts, data.x.dtype)), float
+    )
+    if more:
+        expected[-1] = max(weight.sum() - expected[:-1].sum(), 0)
 
     ax = axes_of(ax)
     top = np.sqrt(expected)
     ax.bar(counts, -np.sqrt(observed), bottom=top, width=0.85, color="C0", alpha=0.6, label="observed, hanging")
-    ax.plot(counts, top, "o-", color="C1", markersize=4, label="expected")
+    single = counts[: largest + (not more)]  # what is above them all is no point of the line
+    ax.plot(single, top[: len(single)], color="C1")
+    ax.plot(counts, top, "o", color="C1", markersize=4, label="expected")
     ax.axhline(0, color="black", linewidth=1)
     ax.set(xlabel="count", ylabel="square root of the number of rows")
-    ticks = [tick for tick in ax.get_xticks() if 0 <= tick <= largest and tick == int(tick)]
-    if y.max() > largest:
-        gap = ticks[1] - ticks[0] if len(ticks) > 1 else 1
-        ticks = [tick for tick in ticks if tick <= largest - gap / 2] + [largest]
-    labels = [f"{int(tick)}+" if tick == largest and y.max() > largest else f"{int(tick)}" for tick in ticks]
-    ax.set_xticks(ticks, labels)
     ax.set_xlim(-0.8, largest + 0.8)
-    ax.legend(loc="upper right")
+    ax.set_ylim(top=1.05 * top.max())
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    if more:
+        ticks = [int(tick) for tick in ax.get_xticks() if 0 <= tick < largest]
+        ticks = [tick for tick in ticks if largest - tick > 0.06 * largest]
+        ax.set_xticks([*ticks, largest], [*map(str, ticks), f"{largest}+"])
+    ax.legend(loc="best")
     return ax
 
 
