@@ -10,15 +10,20 @@ from jax import Array
 GRAY = "0.55"  # of what is there for reference: zero lines, diagonals, contours
 
 
-def axes_of(ax: Any) -> Any:
-    """The axes given, or new ones on a figure of their own, never those that were drawn on last."""
+def axes_of(ax: Any, rows: int = 0) -> Any:
+    """The axes given, or new ones on a figure of their own, tall enough for so many rows of text; never those that were
+    drawn on last.
+    """
     if ax is not None:
         return ax
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("plots are drawn by matplotlib; pip install 'glmjax[plots]'") from error
-    return plt.subplots(layout="constrained")[1]
+    figure, ax = plt.subplots(layout="constrained")
+    if 0.22 * rows > figure.get_figheight() - 1:
+        figure.set_figheight(min(0.22 * rows + 1, 60))
+    return ax
 
 
 def vector_of(value: Any, name: str, n: int | None = None, remedy: str = "drop them") -> np.ndarray:

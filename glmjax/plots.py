@@ -74,7 +74,7 @@ def forest(table: Inference, *, names: list[str] | tuple[str, ...] | None = None
             f"a forest of {lanes} lanes cannot be read, at most {_LANES} are drawn; choose some, "
             "jax.tree.map(lambda leaf: leaf[:5], table), or see summary_frame(table)"
         )
-    ax = axes_of(ax)
+    ax = axes_of(ax, len(names) if lanes < 3 else len(names) * (lanes + 1) // 2)
     ax.axvline(0, color=GRAY, linewidth=1)
     rows = np.arange(len(names), dtype=float)
     for lane in range(lanes):
@@ -103,8 +103,8 @@ def forest(table: Inference, *, names: list[str] | tuple[str, ...] | None = None
 def path(path: Path, *, names: list[str] | tuple[str, ...] | None = None, ax: Any = None) -> Any:
     """Coefficients, without the bias, as the penalty falls, on a logarithmic scale; on top how many of them are not 0.
 
-    Their names stand where they end, those of the largest first, as far as there is room. Penalties whose fit did not
-    end well are left out.
+    Their names stand where they end, right of the axes, those of the largest first, as far as there is room: a figure
+    with `layout="constrained"` keeps room for long ones. Penalties whose fit did not end well are left out.
 
     Args:
         path: from `fit_path`, or `Path(cv.penalty, cv.fit)` of a `cross_validate`.

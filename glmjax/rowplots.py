@@ -167,16 +167,17 @@ def calibration(result: Calibration, *, ax: Any = None) -> Any:
     counts = ax.twinx()
     edges = np.linspace(0, 1, len(weight) + 1)
     counts.bar(edges[:-1], weight, width=edges[1], align="edge", color="0.85", edgecolor="white")
-    counts.set(ylim=(0, 4 * weight.max()), ylabel="rows in bin")
+    counts.set_ylim(0, 4 * weight.max())
+    counts.set_ylabel("rows in bin", loc="bottom")
     counts.set_yticks([tick for tick in counts.get_yticks() if 0 <= tick <= 1.1 * weight.max()])
-    counts.yaxis.set_label_coords(1.09, 0.14)
     ax.set_zorder(counts.get_zorder() + 1)  # the line above the bars
     ax.patch.set_visible(False)
     ax.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="as sure as it says")
     errors = np.clip([f - (center - reach), center + reach - f], 0, None)
-    ax.errorbar(p, f, yerr=errors, fmt="o-", color="C0", capsize=3, label="came true, 95% interval")
+    label = f"expected error {float(result.expected_error):.3f}, 95% intervals"
+    ax.errorbar(p, f, yerr=errors, fmt="o-", color="C0", capsize=3, label=label)
     ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="predicted probability", ylabel="observed frequency")
-    ax.legend(loc="best", title=f"expected error {float(result.expected_error):.3f}")
+    ax.legend(loc="upper left", fontsize="small")
     return ax
 
 

@@ -189,6 +189,13 @@ def test_forest_of_lanes_and_of_some_coefficients(ax):
     assert np.all(np.diff(heights, axis=0) > 0)
 
 
+def test_a_forest_of_many_coefficients_is_as_tall_as_their_names():
+    plots.forest(table_of(q=60)).figure.canvas.draw()
+    heights = [label.get_window_extent().y0 for label in plt.gca().get_yticklabels()]
+    size = plt.gca().get_yticklabels()[0].get_window_extent().height
+    assert np.all(-np.diff(heights) > size)
+
+
 def test_residuals_fitted(ax):
     plots.residuals_fitted(X[:, 0], X[:, 1], ax=ax)
     np.testing.assert_array_equal(points(ax.collections[0]), X)
@@ -253,7 +260,7 @@ def test_calibration(ax):
     (twin,) = [other for other in ax.figure.axes if other is not ax]
     assert [bar.get_height() for bar in twin.containers[0]] == [10, 0, 40, 5]
     assert twin.get_ylabel()
-    assert "0.170" in ax.get_legend().get_title().get_text()
+    assert labels(ax)[1] == "expected error 0.170, 95% intervals"
 
 
 @pytest.mark.parametrize(("model", "largest"), [(POISSON, None), (gj.glm(gj.negative_binomial(0.5)), 3)])
