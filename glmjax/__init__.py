@@ -1,6 +1,7 @@
 """glmjax: generalized linear models and multilayer perceptrons as pure JAX functions."""
 
 from . import files as files
+from . import plots as plots
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit
 from .batches import fit_many
@@ -44,7 +45,7 @@ from .profiles import ProfileIntervals, profile_intervals
 from .proportions import bernoulli, binomial, quasi_binomial
 from .proximal import fit_elastic_net
 from .pseudo import cox_snell_r2, deviance_r2, mcfadden_r2
-from .reports import summary
+from .reports import summary, summary_frame, summary_html, summary_markdown
 from .resampling import Bootstrap, bca_interval, bootstrap, percentile_interval
 from .residuals import (
     deviance_residuals,
@@ -178,6 +179,9 @@ __all__ = [
     "sgd_step",
     "sigmoid_approximation",
     "summary",
+    "summary_frame",
+    "summary_html",
+    "summary_markdown",
     "tweedie",
     "wald",
     "working_residuals",

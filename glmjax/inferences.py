@@ -40,7 +40,9 @@ class Inference(NamedTuple):
     with dispersion deviance / n as R's; `deviance` and `null_deviance`; `pearson_chi2`; `aic` and `bic`; `df_resid`,
     n - edf, times the outputs; `edf`, effective degrees of freedom, the number of coefficients where there is no
     penalty; `df`, those of the t distribution of the statistics, infinite where they are normal.
-    `names` (q,) are "b" and "w[j]", of several outputs "b[k]" and "w[j, k]"; an estimated "alpha" is the last.
+    `names` (q,) are "b" and "w[j]", of several outputs "b[k]" and "w[j, k]"; an estimated "alpha" is the last. Names
+    of one's own are `table._replace(names=Names(["intercept", "age"]))`. What was fitted, which also lanes without
+    errors have: `model`, with the family's numbers; `rows`, n = sum(weight); `status` and `steps` of the fit.
     """
 
     names: Names
@@ -61,6 +63,10 @@ class Inference(NamedTuple):
     df_resid: Array
     edf: Array
     df: Array
+    model: Model
+    rows: Array
+    status: Array
+    steps: Array
 
 
 class Goodness(NamedTuple):
@@ -121,7 +127,7 @@ def inference(
     `-2 log_likelihood + 2 p`, p with an estimated dispersion or alpha counted in.
 
     Pure: under `jit` it compiles once, whichever numbers the fit has; `jax.vmap` it over fits and data. Under a
-    transformation a lane that has no errors is NaN throughout, and its `fit.status` says why. Aliased coefficients are
+    transformation a lane that has no errors has NaN for them, and its `status` says why. Aliased coefficients are
     NaN, as R's NA. Where the fit is SEPARATED, so are the errors of the coefficients that are infinite; the others
     are right. BOUNDARY leaves alpha without an error.
 
@@ -262,8 +268,13 @@ def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Ar
         df_resid=df_resid,
         edf=optimum.edf,
         df=jnp.full_like(df_resid, jnp.inf) if df is None else df,
+        model=model,
+        rows=optimum.rows,
+        status=fit.status,
+        steps=fit.steps,
     )
-    return jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), table)
+    first = Inference._fields.index("model")  # from there on is what was fitted, which every lane has
+    return Inference(*jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), table[:first]), *table[first:])
 
 
 def determined(fit: Fit, optimum: Optimum) -> tuple[Array, Array]:

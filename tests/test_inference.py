@@ -348,7 +348,10 @@ def test_a_lane_without_an_answer_is_nan_and_spoils_no_other():
     fits = jax.vmap(lambda y: gj.fit_newton(model, data._replace(y=y)))(ys)
     assert fits.status[1] == gj.Status.INVALID_TARGET
     tables = jax.vmap(lambda y, fit: gj.inference(data._replace(y=y), fit))(ys, fits)
-    assert all(np.all(np.isnan(leaf[1])) for leaf in jax.tree.leaves(tables))
+    numbers = tables._replace(model=None, rows=None, status=None, steps=None)
+    assert all(np.all(np.isnan(leaf[1])) for leaf in jax.tree.leaves(numbers))
+    assert tables.status.tolist() == fits.status.tolist()
+    np.testing.assert_array_equal(tables.rows, np.sum(data.weight))
     for lane in (0, 2):
         one = data._replace(y=ys[lane])
         alone = gj.inference(one, gj.fit_newton(model, one))
