@@ -211,9 +211,10 @@ def draw(records: list[dict[str, Any]], cases: list[Case]) -> Figure:
     right.set_title("p-values of a coefficient that is 0", fontsize=10)
     right.plot([], [], color="C0", label="families, and HC3")
     right.plot([], [], color="C3", label="Fisher's errors under a wrong variance")
-    for axis in (left, right):
+    right.set_ylim(top=1.3 * right.get_ylim()[1])  # room for the legend
+    for axis, corner in ((left, "upper left"), (right, "upper right")):
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc=corner)
     return figure
 
 
