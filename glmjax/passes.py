@@ -126,8 +126,11 @@ def information_sums(
     start: Array | None,
     far: Array,
     product: DTypeLike | None,
+    asked: Array | None,
 ) -> LinearSums:
-    """The sums of a chunk; its reach is looked for where the direction is `far`."""
+    """The sums of a chunk; its reach is looked for where the direction is `far`, its information where that is `asked`
+    for.
+    """
     p, k = point.theta.shape
     z = standardize(columns, rows.x)
     # Written so that lanes come first in memory, as in what they bring along, and rows next.
@@ -139,12 +142,19 @@ def information_sums(
         lambda: jnp.max(jnp.where(counts, jnp.abs((point.direction.T @ z.T).T), 0), initial=0),
         lambda: jnp.zeros((), z.dtype),
     )
-    u, h = (part.astype(product or z.dtype) for part in (z, parts.h))
-    if k == 1:
-        system = weighted_gram(h[None, :, 0, 0], u)[0]
-    else:
-        system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)]).reshape(p * k, p * k)
-    return _totals(parts, (parts.r.T @ z).T, system.astype(z.dtype), reach)
+
+    def information(h: Array, z: Array) -> Array:
+        u, h = (part.astype(product or z.dtype) for part in (z, h))
+        if k == 1:
+            return weighted_gram(h[None, :, 0, 0], u)[0].astype(z.dtype)
+        system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)])
+        return system.reshape(p * k, p * k).astype(z.dtype)
+
+    def none(h: Array, z: Array) -> Array:
+        return jnp.zeros((p * k, p * k), z.dtype)
+
+    system = information(parts.h, z) if asked is None else jax.lax.cond(asked, information, none, parts.h, z)
+    return _totals(parts, (parts.r.T @ z).T, system, reach)
 
 
 def information_pass(
@@ -155,24 +165,30 @@ def information_pass(
     every: Array | int = 1,
     chunk: int | None = None,
     product: DTypeLike | None = None,
+    asked: Array | None = None,
 ) -> LinearSums:
     """Loss, score and information, and how far the direction reaches; z is made a chunk at a time.
 
     With `every` above 1 they are those of a sample: every so manieth chunk. `product` is the dtype in which the
-    information is computed. Lanes of a `vmap` that share x share its products, in chunks that suit them all.
+    information is computed; with `asked` it is where any lane asks for it, and the rest is the same to the bit.
+    Lanes of a `vmap` that share x share its products, in chunks that suit them all.
     """
     p, k = point.theta.shape
 
     def build(lanes: int) -> Callable[..., LinearSums]:
         width = lanes * p * k * k if few(lanes, p) else (p * (p + 1) // 2 + lanes * k * k) // 2
 
-        def run(model: Model, columns: Columns, data: Data, point: Point, every: Array | int) -> LinearSums:
+        def run(
+            model: Model, columns: Columns, data: Data, point: Point, every: Array | int, asked: Array | None
+        ) -> LinearSums:
+            needed = None if asked is None else any_lane(asked)
             most = jnp.sum(jnp.abs(point.direction))
             far = any_lane(most > NEAR)
 
             def fold(start: Array | None) -> LinearSums:
                 def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
-                    return _add(total, information_sums(model, columns, clean(rows), new, point, start, far, product))
+                    rows = clean(rows)
+                    return _add(total, information_sums(model, columns, rows, new, point, start, far, product, needed))
 
                 return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
 
@@ -185,7 +201,7 @@ def information_pass(
 
         return run
 
-    return lanewise(build)(model, columns, data, point, every)
+    return lanewise(build)(model, columns, data, point, every, asked)
 
 
 def few(lanes: int, p: int) -> bool:

@@ -82,7 +82,7 @@ class NewtonState(NamedTuple):
     status: Array
 
 
-def newton_init(theta: Array, status: Array, start: bool, rehearsals: int) -> NewtonState:
+def newton_init(theta: Array, status: Array, start: bool, rehearsals: Array | int) -> NewtonState:
     """The state before the first pass, at theta (p, k) or where `start` at the family's start."""
     p, dtype = theta.size, theta.dtype
     zero, infinity = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
@@ -237,7 +237,7 @@ def newton_step(
     following = chosen(ill, again, following)
     if rules.samples is None:
         return following
-    afresh = newton_init(jnp.zeros_like(theta), state.status, start=True, rehearsals=0)
+    afresh = newton_init(jnp.zeros_like(theta), state.status, True, following.rehearsals)
     afresh = afresh._replace(passes=following.passes)
     # Nor is one of use that has led far from the optimum, as where a level had no events among its rows.
     wrong = jnp.where(sampled, ~(accepted & well), first & (lost | (decrement > 0.5 * scale)))
@@ -264,12 +264,15 @@ def memory_sums(rules: Rules, model: Model, columns: Columns, data: Data, state:
     at = watched_point(state)
     if rules.samples is None:
         return information_pass(model, columns, data, at)
-    # Lanes rehearse in step; where one of them has had to start afresh all get what it needs.
+    # Lanes rehearse in step, those too that have had to start afresh.
     running, every = state.status == RUNNING, jnp.asarray(rules.samples[0])
     for step, sample in enumerate((*rules.samples[1:], 1), start=1):
         every = jnp.where(any_lane(running & (state.rehearsals == len(rules.samples) - step)), sample, every)
+    asked = running & (state.kind == INFORMATION)
+    if not rules.serves:  # where what one lane asks for must not change another's bits
+        return information_pass(model, columns, data, at, every, BLOCK, rules.product, asked)
     return jax.lax.cond(
-        any_lane(running & (state.kind == INFORMATION)),
+        any_lane(asked),
         lambda: information_pass(model, columns, data, at, every, BLOCK, rules.product),
         lambda: score_pass(model, columns, data, at),
     )

@@ -387,6 +387,51 @@ def test_a_level_without_events_in_the_sample_costs_little(many):
     assert fit.passes <= 12
 
 
+def test_lanes_that_rehearse_are_their_solo_fits_and_bad_ones_spoil_none():
+    """Many lanes on some thousand rows rehearse on a few of them: a lane without events, one without any at a level, one
+    whose sample has none there, so that it starts afresh; a NaN, half of the rows, a ridge of each lane's own.
+    """
+    n, lanes = 4200, 70
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 3))
+    x[:, 2] = level = np.arange(n) % 5 == 0
+    y = rng.poisson(np.exp(0.3 * x[:, 0] - 0.2 * x[:, 1] + 0.5 * x[:, 2] + rng.normal(size=(lanes, 1)) * 0.5)) * 1.0
+    weight, offset = np.ones((lanes, n)), np.zeros((lanes, n))
+    y[1] = 0
+    y[2, level] = 0
+    y[6, level & (np.arange(n) // 512 % 2 == 0)] = 0
+    weight[3] = np.arange(n) % 2
+    offset[4, 7] = np.nan
+    y[5, 11] = -1
+    l2 = np.where(np.arange(lanes) % 3 == 0, 0.1, 0.0)
+    model = gj.glm(gj.poisson())
+
+    def fit(y, weight, offset, l2):
+        return gj.fit_newton(model, gj.Data(jnp.asarray(x), y, weight, offset), l2=l2)
+
+    batch = jax.jit(jax.vmap(fit))
+    fits = batch(y, weight, offset, l2)
+    ends = {i: gj.Status(int(fits.status[i])).name for i in range(lanes)}
+    bad = {1: "SEPARATED", 2: "SEPARATED", 4: "INVALID_INPUT", 5: "INVALID_TARGET"}
+    assert ends == {i: bad.get(i, "CONVERGED") for i in range(lanes)}
+    assert fits.infinite.w[2].tolist() == [False, False, True]
+    assert fits.passes[6] > fits.passes[7]
+    for i in (0, 2, 3, 6, 69):
+        alone = fit(y[i], weight[i], offset[i], l2[i])
+        finite = ~np.asarray(alone.infinite.w)
+        np.testing.assert_allclose(fits.params.w[i][finite], alone.params.w[finite], rtol=1e-10, atol=1e-12)
+        # A loss without a minimum is only approached.
+        np.testing.assert_allclose(fits.loss[i], alone.loss, rtol=1e-11 if i == 2 else 1e-13)
+        if i != 2:
+            data = gj.Data(jnp.asarray(x), y[i], weight[i], offset[i])
+            slope = jax.grad(lambda w, i=i, data=data, b=fits.params.b: gj.loss(model, gj.Dense(w, b[i]), data, l2[i]))
+            assert jnp.abs(slope(fits.params.w[i])).max() < 1e-11
+    well = np.setdiff1d(np.arange(lanes), [*bad, 6])
+    y[[*bad, 6]], offset[4, 7] = y[0], 0  # other company, the same bits
+    again = batch(y, weight, offset, l2)
+    assert all(np.array_equal(a[well], b[well]) for a, b in zip(fits.params, again.params, strict=True))
+
+
 # alpha ----------------------------------------------------------------------------------------------------------------
 
 
