@@ -117,44 +117,23 @@ def no_sums(p: int, k: int, dtype: jnp.dtype) -> LinearSums:
     return LinearSums(zero, zero, zero, zero, jnp.zeros(p * k, dtype), jnp.zeros((p * k, p * k), dtype), zero)
 
 
-def information_sums(
-    model: Model,
-    columns: Columns,
-    rows: Data,
-    new: Array,
-    point: Point,
-    start: Array | None,
-    far: Array,
-    product: DTypeLike | None,
-    asked: Array | None,
-) -> LinearSums:
-    """The sums of a chunk; its reach is looked for where the direction is `far`, its information where that is `asked`
-    for.
-    """
-    p, k = point.theta.shape
+def system_of(h: Array, z: Array, product: DTypeLike | None) -> Array:
+    """The information of a chunk, sum of `h (x) z z'`, computed in the dtype `product`."""
+    p, k = z.shape[1], h.shape[1]
+    u, h = (part.astype(product or z.dtype) for part in (z, h))
+    if k == 1:
+        return weighted_gram(h[None, :, 0, 0], u)[0].astype(z.dtype)
+    system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)])
+    return system.reshape(p * k, p * k).astype(z.dtype)
+
+
+def derivatives_at(
+    model: Model, columns: Columns, rows: Data, new: Array, point: Point, start: Array | None
+) -> tuple[Array, Derivatives]:
+    """A chunk's standardized columns, and its derivatives at theta."""
     z = standardize(columns, rows.x)
     # Written so that lanes come first in memory, as in what they bring along, and rows next.
-    eta = (point.theta.T @ z.T).T
-    parts = derivatives(model, rows, new, eta, start)
-    counts = per_row(parts.weight > 0, point.theta)
-    reach = jax.lax.cond(
-        far,
-        lambda: jnp.max(jnp.where(counts, jnp.abs((point.direction.T @ z.T).T), 0), initial=0),
-        lambda: jnp.zeros((), z.dtype),
-    )
-
-    def information(h: Array, z: Array) -> Array:
-        u, h = (part.astype(product or z.dtype) for part in (z, h))
-        if k == 1:
-            return weighted_gram(h[None, :, 0, 0], u)[0].astype(z.dtype)
-        system = jnp.einsum("nkl,np,nq->pkql", h, u, u, optimize=[(0, 1), (0, 1)])
-        return system.reshape(p * k, p * k).astype(z.dtype)
-
-    def none(h: Array, z: Array) -> Array:
-        return jnp.zeros((p * k, p * k), z.dtype)
-
-    system = information(parts.h, z) if asked is None else jax.lax.cond(asked, information, none, parts.h, z)
-    return _totals(parts, (parts.r.T @ z).T, system, reach)
+    return z, derivatives(model, rows, new, (point.theta.T @ z.T).T, start)
 
 
 def information_pass(
@@ -170,27 +149,50 @@ def information_pass(
     """Loss, score and information, and how far the direction reaches; z is made a chunk at a time.
 
     With `every` above 1 they are those of a sample: every so manieth chunk. `product` is the dtype in which the
-    information is computed; with `asked` it is where any lane asks for it, and the rest is the same to the bit.
-    Lanes of a `vmap` that share x share its products, in chunks that suit them all.
+    information is computed. With `asked` that is a pass of its own where any lane asks for it, else 0, and what lanes
+    that do not ask get is the same to the bit. Lanes of a `vmap` that share x share its products, in chunks that suit
+    them all.
     """
     p, k = point.theta.shape
+    dtype = data.x.dtype
 
     def build(lanes: int) -> Callable[..., LinearSums]:
         width = lanes * p * k * k if few(lanes, p) else (p * (p + 1) // 2 + lanes * k * k) // 2
+        size = chunk or chunk_rows(width)
 
         def run(
             model: Model, columns: Columns, data: Data, point: Point, every: Array | int, asked: Array | None
         ) -> LinearSums:
-            needed = None if asked is None else any_lane(asked)
             most = jnp.sum(jnp.abs(point.direction))
             far = any_lane(most > NEAR)
 
             def fold(start: Array | None) -> LinearSums:
                 def update(total: LinearSums, rows: Data, new: Array) -> LinearSums:
-                    rows = clean(rows)
-                    return _add(total, information_sums(model, columns, rows, new, point, start, far, product, needed))
+                    z, parts = derivatives_at(model, columns, clean(rows), new, point, start)
+                    counts = per_row(parts.weight > 0, point.theta)
+                    reach = jax.lax.cond(
+                        far,
+                        lambda: jnp.max(jnp.where(counts, jnp.abs((point.direction.T @ z.T).T), 0), initial=0),
+                        lambda: jnp.zeros((), dtype),
+                    )
+                    system = jnp.zeros((), dtype) if asked is not None else system_of(parts.h, z, product)
+                    return _add(total, _totals(parts, (parts.r.T @ z).T, system, reach))
 
-                return row_fold(update, no_sums(p, k, data.x.dtype), data, chunk or chunk_rows(width), every)
+                none = no_sums(p, k, dtype)
+                if asked is None:
+                    return row_fold(update, none, data, size, every)
+
+                def add_system(total: Array, rows: Data, new: Array) -> Array:
+                    z, parts = derivatives_at(model, columns, clean(rows), new, point, start)
+                    return total + system_of(parts.h, z, product)
+
+                system = jax.lax.cond(
+                    any_lane(asked),
+                    lambda: row_fold(add_system, none.system, data, size, every),
+                    lambda: none.system,
+                )
+                sums = row_fold(update, none._replace(system=jnp.zeros((), dtype)), data, size, every)
+                return sums._replace(system=system)
 
             if lanes == 1:
                 sums = fold(point.start)

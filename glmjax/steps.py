@@ -63,6 +63,7 @@ class NewtonState(NamedTuple):
     trial: Array
     start: Array  # whether the next pass is the first, on the family's start
     rehearsals: Array  # how many steps are to be rehearsed yet
+    null: Array  # the bias alone, at a mean of the family's start, once that is known
     kind: Array  # what the next pass is asked for
     kept: Array  # columns that are independent of those before them
     pairs: Array  # (2, m, p k): the last moves of theta and of the score, newest first
@@ -92,6 +93,7 @@ def newton_init(theta: Array, status: Array, start: bool, rehearsals: Array | in
         trial=theta,
         start=jnp.asarray(start),
         rehearsals=none + rehearsals,
+        null=theta,
         kind=none + INFORMATION,
         kept=jnp.ones(p, bool),
         pairs=jnp.zeros((2, MEMORY, p), dtype),
@@ -200,7 +202,7 @@ def newton_step(
     status = jnp.where(converged, Status.CONVERGED, status)
     status = jnp.where(accepted & endless & (decrement <= max(level, 1e-6)), Status.SEPARATED, status)
 
-    first = ~state.start & (state.passes == 0)
+    first = ~state.start & (state.passes == 0) & jnp.any(state.trial != state.null)
     fast = jnp.where(measured, rate < 0.3, sampled | first)
     lazy = rules.lazy & fast & accepted & ~state.start & (state.rehearsals <= (1 if rules.serves else 0))
     following = NewtonState(
@@ -208,6 +210,7 @@ def newton_step(
         trial=trial,
         start=jnp.zeros_like(state.start),
         rehearsals=jnp.maximum(state.rehearsals - 1, 0),
+        null=jnp.where(state.start, null, state.null),
         kind=jnp.where(lazy, SCORE, INFORMATION).astype(jnp.int32),
         kept=state.kept,
         pairs=pairs,
@@ -237,7 +240,9 @@ def newton_step(
     following = chosen(ill, again, following)
     if rules.samples is None:
         return following
-    afresh = newton_init(jnp.zeros_like(theta), state.status, True, following.rehearsals)
+    # A lane among others starts at a point like theirs: only the first pass of all is at the family's start.
+    begin = jnp.zeros_like(theta) if rules.serves else following.null
+    afresh = newton_init(begin, state.status, rules.serves, following.rehearsals)
     afresh = afresh._replace(passes=following.passes)
     # Nor is one of use that has led far from the optimum, as where a level had no events among its rows.
     wrong = jnp.where(sampled, ~(accepted & well), first & (lost | (decrement > 0.5 * scale)))
