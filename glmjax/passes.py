@@ -150,8 +150,8 @@ def information_pass(
 
     With `every` above 1 they are those of a sample: every so manieth chunk. `product` is the dtype in which the
     information is computed. With `asked` that is a pass of its own where any lane asks for it, else 0, and what lanes
-    that do not ask get is the same to the bit. Lanes of a `vmap` that share x share its products, in chunks that suit
-    them all.
+    that do not ask get is the same to the bit; no lane is at the start then. Lanes of a `vmap` that share x share its
+    products, in chunks that suit them all.
     """
     p, k = point.theta.shape
     dtype = data.x.dtype
@@ -194,7 +194,9 @@ def information_pass(
                 sums = row_fold(update, none._replace(system=jnp.zeros((), dtype)), data, size, every)
                 return sums._replace(system=system)
 
-            if lanes == 1:
+            if asked is not None:
+                sums = fold(None)
+            elif lanes == 1:
                 sums = fold(point.start)
             else:  # what the start takes is large then, and a later pass is better off without looking for it
                 sums = jax.lax.cond(any_lane(point.start), lambda: fold(point.start), lambda: fold(None))

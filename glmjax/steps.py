@@ -274,12 +274,17 @@ def memory_sums(rules: Rules, model: Model, columns: Columns, data: Data, state:
     for step, sample in enumerate((*rules.samples[1:], 1), start=1):
         every = jnp.where(any_lane(running & (state.rehearsals == len(rules.samples) - step)), sample, every)
     asked = running & (state.kind == INFORMATION)
-    if not rules.serves:  # where what one lane asks for must not change another's bits
-        return information_pass(model, columns, data, at, every, BLOCK, rules.product, asked)
+
+    def whole() -> LinearSums:
+        return information_pass(model, columns, data, at, every, BLOCK, rules.product)
+
+    if rules.serves:
+        return jax.lax.cond(any_lane(asked), whole, lambda: score_pass(model, columns, data, at))
+    # All lanes ask until a first pass over all rows; then what one of them asks for must not change another's bits.
     return jax.lax.cond(
-        any_lane(asked),
-        lambda: information_pass(model, columns, data, at, every, BLOCK, rules.product),
-        lambda: score_pass(model, columns, data, at),
+        any_lane(running & (state.passes == 0)),
+        whole,
+        lambda: information_pass(model, columns, data, at, 1, BLOCK, rules.product, asked),
     )
 
 
