@@ -9,7 +9,7 @@ from jax import Array
 
 from .covariance import fisher
 from .data import Data
-from .inferences import DETERMINED, Goodness, as_value, check_arguments, dispersion_of
+from .inferences import Goodness, as_value, check_arguments, determined, dispersion_of
 from .influence import as_dense, as_vector, effects_task
 from .linear import Task
 from .losses import deviance, pearson_chi2
@@ -108,8 +108,7 @@ def _average(task: Task, fit: Fit, f: Any, covariance: Any, dispersion: Any, lev
     separated = fit.status == Status.SEPARATED
     q = as_vector(params).size
     endless = jnp.zeros(q, bool) if fit.infinite is None else as_vector(fit.infinite) & separated
-    known = jnp.all(fit.l1 == 0) & jnp.any(jnp.stack([fit.status == ended for ended in DETERMINED]))
-    known &= jnp.asarray(fit.infinite is not None) | ~separated
+    known, _ = determined(fit, optimum)
 
     # Along the columns of root no sum of squares cancels, however ill-conditioned the covariance is.
     root = jnp.where(endless[:, None], 0, to_flat(optimum, optimum.root)[:q])
