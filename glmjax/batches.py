@@ -140,7 +140,9 @@ def compiled_batch(
         )
     options: dict[str, Any] = {}
     if len(devices) > 1 and devices[0].platform == "cpu":
-        options["xla_cpu_multi_thread_eigen"] = False  # a core each, and none waits for another's
+        # A core each, and none waits for another's; it also compiles sooner.
+        options["xla_cpu_multi_thread_eigen"] = False
+        options["xla_disable_hlo_passes"] = "cpu-parallel-task-assigner"
     program = jax.jit(batch, in_shardings=tuple(places), compiler_options=options).lower(*wanted).compile()
     analysis = program.memory_analysis()
     needed = 0  # where the compiler does not say, a batch is as large as batches get

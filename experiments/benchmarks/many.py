@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     """Race on every problem, print tables and ratios, save a picture and a JSON."""
     folder = open_results(options.results)
     # Two threads a core for JAX: with a device a core each could wait for another's thread (`devices` of fit_many).
-    os.environ.setdefault("NPROC", str(2 * (os.cpu_count() or 1)))
+    os.environ.setdefault("NPROC", str(1 + (os.cpu_count() or 1)))
     peers = ("scikit-learn", "glum", "statsmodels", "nemos", "torch")
     versions = {name: version(name) for name in peers if find_spec(name.replace("scikit-learn", "sklearn"))}
     found: dict[str, Any] = {"options": vars(options), "environment": environment() | versions}
