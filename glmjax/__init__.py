@@ -1,6 +1,7 @@
 """glmjax: generalized linear models and multilayer perceptrons as pure JAX functions."""
 
 from . import files as files
+from . import frames as frames
 from . import plots as plots
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit

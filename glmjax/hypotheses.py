@@ -34,7 +34,7 @@ class HypothesisTest(NamedTuple):
     p_value: Array
 
 
-def _judged(chi2: Array, df: Array, df_resid: Array | None) -> HypothesisTest:
+def judged(chi2: Array, df: Array, df_resid: Array | None) -> HypothesisTest:
     """The test by a statistic that is chi-squared but for the dispersion's error; `df_resid` None where it is known."""
     df = jnp.asarray(df, chi2.dtype)
     if df_resid is None:
@@ -77,14 +77,31 @@ def wald(table: Inference, hypothesis: Any, value: Any = 0.0) -> HypothesisTest:
 
 
 @quick_jit
+def wald_each(table: Inference, asked: Array) -> HypothesisTest:
+    """Wald's tests that the coefficients which each row of `asked`, (m, q), marks are 0; one program for all."""
+
+    def one(asked: Array) -> HypothesisTest:
+        spread = jnp.where(asked[:, None] & asked[None], table.covariance, jnp.diag(~asked))
+        half = _half(spread, jnp.where(asked, table.estimate, 0))
+        return judged(half @ half, jnp.sum(asked), table.df)
+
+    return jax.vmap(one)(asked)
+
+
+def _half(spread: Array, gap: Array) -> Array:
+    """What has the square `gap' spread^-1 gap`, by Cholesky of the correlations."""
+    scale = 1 / jnp.sqrt(jnp.diag(spread))
+    upper = jnp.linalg.cholesky(spread * scale[:, None] * scale[None]).T
+    return jax.scipy.linalg.solve_triangular(upper, scale * gap, trans=1)
+
+
+@quick_jit
 def _wald(table: Inference, matrix: Array, value: Array) -> HypothesisTest:
     used = jnp.any(matrix != 0, axis=0)  # 0 times the NaN of an aliased coefficient that is not asked for
     gap = matrix @ jnp.where(used, table.estimate, 0) - value
     spread = matrix @ jnp.where(used[:, None] & used[None], table.covariance, 0) @ matrix.T
-    scale = 1 / jnp.sqrt(jnp.diag(spread))
-    upper = jnp.linalg.cholesky(spread * scale[:, None] * scale[None]).T
-    half = jax.scipy.linalg.solve_triangular(upper, scale * gap, trans=1)
-    return _judged(half @ half, jnp.asarray(len(matrix)), table.df)
+    half = _half(spread, gap)
+    return judged(half @ half, jnp.asarray(len(matrix)), table.df)
 
 
 def likelihood_ratio(table: Inference, restricted: Inference) -> HypothesisTest:
@@ -115,7 +132,7 @@ def likelihood_ratio(table: Inference, restricted: Inference) -> HypothesisTest:
     if estimated:
         drop = 2 * (table.log_likelihood - restricted.log_likelihood)
     df = restricted.df_resid - table.df_resid
-    return _judged(jnp.where(df > 0, drop, jnp.nan), jnp.where(df > 0, df, jnp.nan), table.df)
+    return judged(jnp.where(df > 0, drop, jnp.nan), jnp.where(df > 0, df, jnp.nan), table.df)
 
 
 def score_test(data: Data, fit: Fit, columns: Any) -> HypothesisTest:
@@ -173,4 +190,4 @@ def _score_test(task: Task, fit: Fit, penalized: Array, added: Array) -> Hypothe
     if model.family.dispersion is not None:
         df_resid = k * optimum.rows - (optimum.edf - k * m)
         chi2 = chi2 * df_resid / pearson_chi2(model, task.params, data)
-    return _judged(jnp.where(penalized, jnp.nan, chi2), df, df_resid)
+    return judged(jnp.where(penalized, jnp.nan, chi2), df, df_resid)

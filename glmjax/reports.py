@@ -51,16 +51,20 @@ def summary(table: Inference, *, adjust: Adjust | None = None, stars: bool = Fal
     Reference: R Core Team, `print.summary.glm`.
     """
     report = _report(table, adjust, stars, rows)
-    grid = [report.head, *report.cells]
-    wide = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = []
-    for row in grid:
-        cells = [
-            f"{c:<{w}}" if i < report.labels else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, wide, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines = aligned([report.head, *report.cells], report.labels)
     lines += [f"... {report.left_out} rows more"] * bool(report.left_out)
     return "\n".join([*report.above, "", *lines, *[""] * bool(report.below), *report.below])
+
+
+def aligned(grid: list[list[str]], labels: int) -> list[str]:
+    """Lines of cells in columns, the first `labels` of them to the left."""
+    wide = [max(map(len, column)) for column in zip(*grid, strict=True)]
+
+    def line(row: list[str]) -> str:
+        cells = zip(row, wide, strict=True)
+        return "  ".join(f"{c:<{w}}" if i < labels else f"{c:>{w}}" for i, (c, w) in enumerate(cells)).rstrip()
+
+    return [line(row) for row in grid]
 
 
 def summary_markdown(table: Inference, *, adjust: Adjust | None = None, stars: bool = False, rows: int = 60) -> str:
@@ -178,7 +182,7 @@ def _report(table: Inference, adjust: Adjust | None, stars: bool, rows: int) -> 
     for i, row in enumerate(numbers[:rows] if axes else numbers):
         mark = ["*" * sum(row[3] < bar for bar in (0.05, 0.01, 0.001))] * stars
         name = [f"lane {i // q}"] * axes + [table.names[i % q]]
-        cells.append([*name, *(_number(value, p=j == 3) for j, value in enumerate(row)), *mark])
+        cells.append([*name, *(in_digits(value, p=j == 3) for j, value in enumerate(row)), *mark])
     left_out = len(numbers) - len(cells)
     if axes:
         return Report([_batch_head(table)], head, cells, labels, left_out, [])
@@ -187,10 +191,10 @@ def _report(table: Inference, adjust: Adjust | None, stars: bool, rows: int) -> 
     above += [ended.sentence] * (not ended.ok)
     known = "taken to be" if letter == "z" else "estimated as"
     below = [
-        f"dispersion {known} {_number(table.dispersion)}",
-        f"deviance {_number(table.deviance)} on {_number(table.df_resid)} degrees of freedom, "
-        f"null {_number(table.null_deviance)}",
-        f"log-likelihood {_number(table.log_likelihood)}, AIC {_number(table.aic)}, BIC {_number(table.bic)}",
+        f"dispersion {known} {in_digits(table.dispersion)}",
+        f"deviance {in_digits(table.deviance)} on {in_digits(table.df_resid)} degrees of freedom, "
+        f"null {in_digits(table.null_deviance)}",
+        f"log-likelihood {in_digits(table.log_likelihood)}, AIC {in_digits(table.aic)}, BIC {in_digits(table.bic)}",
     ]
     return Report(above, head, cells, labels, left_out, below)
 
@@ -225,7 +229,7 @@ def _call(model: Model) -> str:
     for name in ("alpha", "power"):
         value = getattr(family, name)
         if np.ndim(value) == 0 and value is not None and not (name == "alpha" and family.estimates_alpha):
-            parts.append(f"{name}={_number(value)}")
+            parts.append(f"{name}={in_digits(value)}")
     parts.append(f'link="{family.link}"')
     return f"glm({family.name}({', '.join(parts)}){', bias=False' * (not model.predictor.bias)})"  # type: ignore[union-attr]
 
@@ -239,11 +243,13 @@ def level_text(table: Inference) -> str:
     return f"{100 * round(float(1 - np.median(tails)), 6):.4g}% " if tails.size else ""
 
 
-def _number(number: Any, p: bool = False) -> str:
-    """A number in five digits; a p-value in three, as R down to 2e-16."""
+def in_digits(number: Any, p: bool = False) -> str:
+    """A number in five digits, or to the unit; a p-value in three, as R down to 2e-16."""
     value = float(number)
     if np.isnan(value):
         return "NA"
+    if 1e5 <= abs(value) < 1e15:
+        return f"{value:.0f}"
     if p and value < 2e-16:
         return "<2e-16"
     return (f"{value:.3f}" if value >= 0.001 else f"{value:.1e}") if p else f"{value:.5g}"

@@ -25,6 +25,7 @@ from .counts import poisson, quasi_poisson
 from .distributions import Family
 from .families import categorical, normal
 from .files import write_atomic
+from .inferences import Inference, Names
 from .inputs import is_traced
 from .mixtures import negative_binomial, negative_binomial1
 from .models import Model
@@ -36,7 +37,7 @@ from .results import Fit, History
 VERSION = 1  # of the format; a file of a later one is refused
 DIGEST = 64  # characters of a SHA-256
 
-_TUPLES: dict[str, type] = {one.__name__: one for one in (Dense, Fit, History)}
+_TUPLES: dict[str, type] = {one.__name__: one for one in (Dense, Fit, History, Inference)}
 _FAMILIES: dict[str, Callable[..., Family]] = {
     make.__name__: make
     for make in (bernoulli, binomial, gamma, inverse_gaussian, poisson, quasi_binomial, quasi_poisson)
@@ -46,14 +47,22 @@ _NUMBERS = ("dispersion", "alpha", "power")
 
 
 class Saved(NamedTuple):
-    """What a file holds: the `model`, its `fit`, and the `notes` that were saved with them."""
+    """What a file holds: the `model`, its `fit`, and the `notes` and the `table` that were saved with them, if any."""
 
     model: Model
     fit: Fit
     notes: dict[str, Any]
+    table: Inference | None
 
 
-def save(path: str | os.PathLike, model: Model, fit: Fit, *, notes: dict[str, Any] | None = None) -> Path:
+def save(
+    path: str | os.PathLike,
+    model: Model,
+    fit: Fit,
+    *,
+    notes: dict[str, Any] | None = None,
+    table: Inference | None = None,
+) -> Path:
     """Write a fitted model, of one lane or many, to one file; the training data are not in it.
 
     A NumPy archive of plain arrays and JSON, checksummed, written to a temporary name, synced and renamed: a file that
@@ -64,6 +73,7 @@ def save(path: str | os.PathLike, model: Model, fit: Fit, *, notes: dict[str, An
         model: from `glm` or `mlp`; a family and an activation that glmjax knows by name.
         fit: its fit, by any solver.
         notes: what else to keep, as JSON can hold it: names of the columns, units.
+        table: from `inference`, errors and tests that need the data and are kept without.
 
     Returns:
         The path.
@@ -80,7 +90,7 @@ def save(path: str | os.PathLike, model: Model, fit: Fit, *, notes: dict[str, An
     if _static(model) != _static(fit.model):
         raise ValueError(f"fit is of another model, {fit.model}; got model={model}")
     arrays: dict[str, np.ndarray] = {}
-    tree = [_encode(model, "model", arrays), _encode(fit, "fit", arrays)]
+    tree = [_encode(part, name, arrays) for part, name in ((model, "model"), (fit, "fit"), (table, "table"))]
     try:
         text = json.dumps({} if notes is None else notes, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -98,8 +108,8 @@ def load(path: str | os.PathLike) -> Saved:
     Warns where the file holds float64 and JAX runs in float32.
     """
     description, arrays = _read(path, "fit")
-    model, fit = (_decode(part, arrays) for part in description["tree"])
-    return Saved(model, fit, description["notes"])
+    model, fit, table = (_decode(part, arrays) for part in [*description["tree"], None][:3])  # older ones have no table
+    return Saved(model, fit, description["notes"], table)
 
 
 def save_state(path: str | os.PathLike, state: Any) -> Path:
@@ -190,6 +200,8 @@ def _encode(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """A value in JSON, its arrays under their names beside it."""
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, Names):
+        return {"names": list(value)}
     if isinstance(value, Model):
         numbers = {part: getattr(value.family, part) for part in _NUMBERS}
         return _described(value) | {part: _encode(of, f"{name}.{part}", arrays) for part, of in numbers.items()}
@@ -215,6 +227,8 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return tuple(_decode(part, arrays) for part in value)
     if not isinstance(value, dict):
         return value
+    if "names" in value:
+        return Names(value["names"])
     if "family" in value:
         numbers = {part: _decode(value[part], arrays) for part in _NUMBERS}
         family = replace(_built(value["family"]), **numbers)

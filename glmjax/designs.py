@@ -1,0 +1,224 @@
+"""Designs: how a formula makes x, y and offset of a data frame, and the same again of another frame."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .data import Data, check_family, make_data
+from .distributions import Family
+from .formulas import Matrix, Term, check_levels, expanded, factors_of, is_offset, matrix_of, names_of, parse
+from .tabular import check_text, columns_in, first_missing, kind_of, missing_rows, read_columns, rows_kept
+
+
+class Design(NamedTuple):
+    """How a formula's columns are made, as found on the frame that was fitted; text and numbers, none of its rows.
+
+    `formula`; `bias`, whether there is an intercept; `columns`, the names of x's; `terms`, of those that have columns
+    in x; `classes`, the target's labels in the order of their codes, or None; `kinds`, "numbers" or "text", of the
+    columns of the frame that are no categories; `levels` of each categorical factor; `states` of functions such as
+    `center`; `dropped`, how many rows were left out for missing values.
+    """
+
+    formula: str
+    bias: bool
+    columns: tuple[str, ...]
+    terms: tuple[Term, ...]
+    classes: tuple[Any, ...] | None
+    kinds: dict[str, str]
+    levels: dict[str, list[Any]]
+    states: dict[str, Any]
+    dropped: int
+
+
+class Parts(NamedTuple):
+    """The columns of a right side, sorted: x (n, d), the offset (n,) or None, and what is said of them in `Design`."""
+
+    x: np.ndarray
+    offset: np.ndarray | None
+    columns: tuple[str, ...]
+    terms: tuple[Term, ...]
+    bias: bool
+
+
+def read(
+    formula: str,
+    frame: Any,
+    family: Family,
+    *,
+    weight: str | Any = None,
+    precision: str | Any = None,
+    exposure: str | None = None,
+    missing: str = "raise",
+) -> tuple[Design, Data]:
+    """A data frame as `Data`, by a formula, and the `Design` that says how. Arguments and errors are those of `fit`."""
+    design, data, _ = prepare(formula, frame, family, exposure, missing, {"weight": weight, "precision": precision})
+    return design, data
+
+
+def prepare(
+    formula: str, frame: Any, family: Family, exposure: str | None, missing: str, beside: dict[str, Any]
+) -> tuple[Design, Data, dict[str, Any]]:
+    """What `read` does; and of what is `beside` the formula, named or given, the rows that are kept."""
+    check_family(family)
+    check_missing(missing)
+    available = columns_in(frame)
+    formula = expanded(formula, available)
+    if exposure is not None:
+        if not isinstance(exposure, str):
+            raise TypeError(f"exposure must be the name of a column, got {exposure!r}; or write offset(log(column))")
+        formula += f" + offset(log(`{exposure}`))"
+    parsed = parse(formula)
+    inputs, outputs = (
+        [name for factor in factors_of(side) for name in names_of(factor, available)]
+        for side in (parsed.rhs, parsed.lhs)
+    )
+    named = {name: value for name, value in beside.items() if isinstance(value, str)}
+    for name, value in named.items():
+        if value not in available:
+            raise ValueError(f"{name}={value!r} is no column of the frame; its columns are {', '.join(available)}")
+    table = read_columns(frame, list(dict.fromkeys([*outputs, *inputs, *named.values()])))
+    rows, kept = len(table), ~missing_rows(table)
+    if not kept.all():
+        if missing == "raise":
+            raise ValueError(f'{first_missing(table)}; fill them in, or leave such rows out by missing="drop"')
+        if not kept.any():
+            raise ValueError("every row misses a value in a column that is used; nothing is left to fit")
+        table = rows_kept(table, kept)
+    for factor in factors_of(parsed.rhs):
+        if factor.eval_method.value == "lookup":
+            check_text(table[factor.expr], factor.expr)
+    y, classes = _target(parsed.lhs, table, family)
+    made = matrix_of(parsed.rhs, table, {}, {})
+    parts = parts_of(made)
+    design = Design(
+        formula=formula,
+        bias=parts.bias,
+        columns=parts.columns,
+        terms=parts.terms,
+        classes=classes,
+        kinds={
+            name: kind_of(table[name])
+            for factor in factors_of(parsed.rhs)
+            if factor.expr not in made.levels
+            for name in names_of(factor, available)
+        },
+        levels=made.levels,
+        states=made.states,
+        dropped=rows - len(table),
+    )
+
+    def aligned(value: Any) -> Any:
+        if isinstance(value, str):
+            return table[value].to_numpy()
+        return np.asarray(value)[kept] if value is not None and len(value) == rows else value
+
+    rest = {name: aligned(value) for name, value in beside.items()}
+    weights = {name: rest.get(name) for name in ("weight", "precision")}
+    return design, make_data(parts.x, y, family=family, offset=parts.offset, **weights), rest
+
+
+def rows_of(design: Design, frame: Any, missing: str = "raise") -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """x and the offset of another frame, and which of its rows they are of, (n,); its target is not looked at.
+
+    Warns where the columns of the offset are not there: it is 0 then. Raises for a column that is not there or of
+    another kind, a level that was not fitted, and a missing value unless such rows are to be dropped.
+    """
+    check_missing(missing)
+    available = columns_in(frame)
+    terms = list(parse(design.formula).rhs)
+    known = [*available, *design.kinds]
+    lost = [
+        name
+        for factor in factors_of(terms)
+        if is_offset(factor.expr)
+        for name in names_of(factor, known)
+        if name not in available
+    ]
+    if lost:
+        warnings.warn(
+            f"the model was fitted with an offset, and the frame has no column {lost[0]!r} for it: the offset is taken "
+            "to be 0, an exposure of 1",
+            stacklevel=4,
+        )
+        terms = [term for term in terms if not is_offset(str(term))]
+    names = [name for factor in factors_of(terms) for name in names_of(factor, available)]
+    table = read_columns(frame, list(dict.fromkeys(names)))
+    kept = ~missing_rows(table)
+    if not kept.all():
+        if missing == "raise":
+            raise ValueError(f'{first_missing(table)}; fill them in, or pass missing="drop"')
+        table = rows_kept(table, kept)
+    for name in table.columns:
+        found, held = kind_of(table[name]), design.kinds.get(name)
+        if held is not None and found != held:
+            raise TypeError(f"column {name!r} holds {found}, such as {table[name].iloc[0]!r}; it was {held} in the fit")
+    check_levels(terms, table, design.levels)
+    parts = parts_of(matrix_of(terms, table, design.levels, design.states))
+    if parts.columns != design.columns:
+        strange = sorted(set(parts.columns) ^ set(design.columns))
+        raise ValueError(f"the formula makes other columns of this frame than of the one that was fitted: {strange}")
+    return parts.x, parts.offset, kept
+
+
+def parts_of(made: Matrix) -> Parts:
+    """A right side's columns: those of x, and the offset, which is the sum of all `offset(...)`."""
+    for place in np.flatnonzero(~np.isfinite(made.values.sum(axis=0))):
+        finite = np.isfinite(made.values[:, place])
+        if not finite.all():  # numbers whose sum overflows are for `make_data` to tell of
+            row = int(np.argmin(finite))
+            raise ValueError(
+                f"{made.names[place]} is {made.values[row, place]} in row {row}; drop such rows, or write the formula "
+                "otherwise"
+            )
+    offsets = [place for term in made.terms if is_offset(term.name) for place in term.columns]
+    free = [place for term in made.terms if term.name == "1" for place in term.columns]
+    kept = [place for place in range(len(made.names)) if place not in {*offsets, *free}]
+    places = {place: i for i, place in enumerate(kept)}
+    together = len(kept) > 0 and kept[-1] - kept[0] == len(kept) - 1  # mostly: no copy then
+    terms = [Term(t.name, tuple(places[c] for c in t.columns if c in places)) for t in made.terms]
+    return Parts(
+        x=made.values[:, slice(kept[0], kept[-1] + 1) if together else kept],
+        offset=made.values[:, offsets].sum(axis=1) if offsets else None,
+        columns=tuple(made.names[place] for place in kept),
+        terms=tuple(term for term in terms if term.columns),
+        bias=bool(free),
+    )
+
+
+def check_missing(missing: Any) -> None:
+    """Raise unless `missing` is a policy."""
+    if missing not in ("raise", "drop"):
+        raise ValueError(f'missing={missing!r} must be "raise" or "drop"')
+
+
+def _target(side: Any, table: Any, family: Family) -> tuple[np.ndarray, tuple[Any, ...] | None]:
+    """The target of a formula, (n,) or (n, k), and its labels where it is codes of them."""
+    factors = factors_of(side)
+    if len(factors) == 1 and factors[0].eval_method.value == "lookup":
+        name = factors[0].expr
+        column = table[name]
+        if kind_of(column) == "numbers" and family.n_classes is None:
+            return column.to_numpy(), None
+        return _coded(column, name, family)
+    made = matrix_of(side, table, {}, {})
+    if made.levels:
+        raise TypeError(f"the target {side} holds text; name its column alone, or compare it, as (a == 'yes')")
+    return (made.values[:, 0] if made.values.shape[1] == 1 else made.values), None
+
+
+def _coded(column: Any, name: str, family: Family) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Codes of labels: the classes of a categorical target, or 0 and 1, of which the second level is the event."""
+    coded = column.astype("category").cat
+    levels = tuple(level.item() if isinstance(level, np.generic) else level for level in coded.categories)
+    wanted = family.n_classes or 2
+    if family.n_classes is None and family.name != "bernoulli":
+        raise TypeError(
+            f"the target {name!r} holds text, such as {column.iloc[0]!r}, and {family.name} targets are numbers"
+        )
+    if len(levels) != wanted:
+        shown = ", ".join(map(repr, levels[:12])) + ", ..." * (len(levels) > 12)
+        raise ValueError(
+            f"the target {name!r} has {len(levels)} levels, {shown}; the {family.name} family has {wanted}"
+        )
+    return coded.codes.to_numpy(), levels

@@ -1,0 +1,225 @@
+"""Formulas, by formulaic: what they may say, and the columns that they make of a table."""
+
+import ast
+import difflib
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .tabular import imported
+
+_QUOTED = re.compile(r"`([^`]+)`")
+_DOT = re.compile(r"(?<![\w.)\]`])\.(?![\w.`])")  # R's "all other columns"
+_STRANGE = {"exp10", "Q"}  # of formulaic's functions: one that is not what it says, and one that backticks serve for
+
+
+class Term(NamedTuple):
+    """One term of a formula: its `name`, and the places of its columns in x."""
+
+    name: str
+    columns: tuple[int, ...]
+
+
+def parse(formula: str) -> Any:
+    """The formula's two sides, `lhs` and `rhs`."""
+    imported()
+    from formulaic import Formula
+
+    try:
+        parsed = Formula(formula)
+    except Exception as error:  # formulaic's own, and those of Python's parser
+        raise ValueError(f"formula={formula!r} cannot be read: {_plain(str(error)).splitlines()[0]}") from None
+    sides = getattr(parsed, "lhs", None), getattr(parsed, "rhs", None)
+    if any(side is None or isinstance(side, tuple) for side in sides) or not list(sides[0]):  # type: ignore[arg-type]
+        raise ValueError(f"formula={formula!r} must have one target and one right side, as 'y ~ a + b'")
+    for term in parsed.rhs:
+        if len(term.factors) > 1 and any(is_offset(factor.expr) for factor in term.factors):
+            raise ValueError(f"{term} in the formula: an offset is a term of its own")
+    return parsed
+
+
+def is_offset(term: str) -> bool:
+    """Whether a term is an offset."""
+    return term.startswith("offset(")
+
+
+def expanded(formula: str, frame_columns: Iterable[str]) -> str:
+    """The formula with "." written as all columns that are not named on its left."""
+    if not isinstance(formula, str):
+        raise TypeError(f"formula must be text such as 'y ~ a + b', got {formula!r}")
+    left, tilde, right = formula.partition("~")
+    if not tilde or not left.strip():
+        raise ValueError(f"formula={formula!r} must have a target on its left, as 'y ~ a + b'")
+    if not _DOT.search(right):
+        return formula
+    named = {a or b for a, b in re.findall(r"`([^`]+)`|([A-Za-z_]\w*)", left)}
+    others = [f"`{name}`" for name in frame_columns if name not in named]
+    return f"{left}~{_DOT.sub('(' + ' + '.join(others) + ')', right)}"
+
+
+def factors_of(*sides: Any) -> list[Any]:
+    """The factors of all terms, constants left out."""
+    found = {factor.expr: factor for side in sides for term in side for factor in term.factors}
+    return [factor for factor in found.values() if factor.eval_method.value != "literal"]
+
+
+def functions() -> dict[str, Any]:
+    """What a formula may call."""
+    from formulaic.transforms import TRANSFORMS
+
+    known = {name: function for name, function in TRANSFORMS.items() if name not in _STRANGE}
+    return known | {"offset": _offset, "cbind": _bound}
+
+
+def _offset(values: Any) -> Any:
+    return values
+
+
+def _bound(*values: Any) -> np.ndarray:
+    return np.stack([np.asarray(value) for value in values], axis=1)
+
+
+def names_of(factor: Any, columns: Iterable[str]) -> list[str]:
+    """The columns of the frame that a factor is made of; raises for what is neither a column nor a known function."""
+    columns, known = list(columns), functions()
+    if factor.eval_method.value == "lookup":
+        return [_column(factor.expr, columns)]
+    quoted: list[str] = []
+
+    def placeholder(match: re.Match) -> str:
+        quoted.append(match[1])
+        return f"_quoted_{len(quoted) - 1}"
+
+    text = _QUOTED.sub(placeholder, factor.expr)
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError:
+        raise ValueError(f"{factor.expr!r} in the formula cannot be read") from None
+    found = [_column(name, columns) for name in quoted]
+    modules = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            _check_attribute(node, factor.expr)
+        elif isinstance(node, ast.Lambda | ast.NamedExpr | ast.comprehension | ast.Await):
+            raise ValueError(f"{factor.expr!r} in the formula is a program; use functions of columns")
+        elif (
+            isinstance(node, ast.Name)
+            and id(node) not in modules
+            and (node.id in columns or not (node.id in known or node.id.startswith("_quoted_")))
+        ):
+            found.append(_column(node.id, columns, known))
+    return list(dict.fromkeys(found))
+
+
+def _check_attribute(node: ast.Attribute, expression: str) -> None:
+    """Of NumPy its elementwise functions, of `contr` the contrasts: nothing that reads or writes."""
+    module = node.value.id if isinstance(node.value, ast.Name) else ""
+    allowed = not node.attr.startswith("_") and (
+        module == "contr" or (module == "np" and isinstance(getattr(np, node.attr, None), np.ufunc))
+    )
+    if not allowed and not (module == "np" and node.attr in ("where", "clip", "pi")):
+        raise ValueError(
+            f"{expression!r} in the formula asks for {ast.unparse(node)}, which is no elementwise function of NumPy "
+            "and no contrast; make a column of it first"
+        )
+
+
+def _column(name: str, columns: list[str], known: Iterable[str] = ()) -> str:
+    if name in columns:
+        return name
+    near = difflib.get_close_matches(name, [*columns, *known], 1)
+    shown = ", ".join(map(repr, columns[:20])) + ", ..." * (len(columns) > 20)
+    raise ValueError(
+        f"there is no column {name!r} in the frame" + (f"; is it {near[0]!r}?" if near else f", which has {shown}")
+    )
+
+
+def _plain(text: str) -> str:
+    """A message without the marks that formulaic puts around what is wrong."""
+    return re.sub(r"[⧛⧚]|\x1b?\[\d*;?\d*m", "", text)
+
+
+# Columns of x ---------------------------------------------------------------------------------------------------------
+
+
+class Matrix(NamedTuple):
+    """What a side of a formula makes of a frame: `values` (n, q), their `names`, the `terms` with the places of theirs,
+    and the state of what was found: `levels` and `states`, as a `Design` has them.
+    """
+
+    values: np.ndarray
+    names: tuple[str, ...]
+    terms: tuple[Term, ...]
+    levels: dict[str, list[Any]]
+    states: dict[str, Any]
+
+
+def matrix_of(side: Any, table: Any, levels: dict[str, list[Any]], states: dict[str, Any]) -> Matrix:
+    """The columns that a side of a formula makes of a table, by the levels and states that were found before."""
+    from formulaic import ModelSpec
+    from formulaic.errors import DataMismatchWarning, FormulaicError
+    from formulaic.materializers import PandasMaterializer
+    from formulaic.parser.types import Factor
+
+    known = {expr: (Factor.Kind.CATEGORICAL, {"categories": list(found)}) for expr, found in levels.items()}
+    spec = ModelSpec(formula=side, encoder_state=known, transform_state=_unpacked(states), na_action="ignore")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # log(0): it is looked at when it is there
+            warnings.simplefilter("error", DataMismatchWarning)
+            made = PandasMaterializer(table, context=functions()).get_model_matrix(spec, output="numpy")
+    except (FormulaicError, DataMismatchWarning) as error:
+        raise ValueError(f"the formula cannot be used on this frame: {_plain(str(error))}") from None
+    spec = made.model_spec
+    return Matrix(
+        values=np.asarray(made),
+        names=tuple(map(str, spec.column_names)),
+        terms=tuple(Term(str(term), tuple(places)) for term, places in spec.term_indices.items()),
+        levels={e: state["categories"] for e, (_, state) in spec.encoder_state.items() if "categories" in state},
+        states=_packed(spec.transform_state),
+    )
+
+
+def check_levels(side: Any, table: Any, levels: dict[str, list[Any]]) -> None:
+    """Raise for a level that was not there when the levels were found, of a factor that is one column."""
+    import pandas as pd
+
+    for factor in factors_of(side):
+        names = names_of(factor, table.columns)
+        whole = len(names) == 1 and re.match(rf"(C\(\s*)?`?{re.escape(names[0])}`?\s*([,)]|$)", factor.expr)
+        if factor.expr not in levels or not whole:  # of another expression formulaic tells
+            continue
+        strange = [level for level in pd.unique(table[names[0]]) if level not in levels[factor.expr]]
+        if strange:
+            row = int(np.argmax((table[names[0]] == strange[0]).to_numpy()))
+            shown = ", ".join(map(repr, levels[factor.expr][:12])) + ", ..." * (len(levels[factor.expr]) > 12)
+            raise ValueError(
+                f"column {names[0]!r} has {strange[0]!r} in row {row}, a level that was not seen in the fit; it had "
+                f"{shown}"
+            )
+
+
+def _packed(state: Any) -> Any:
+    """What functions such as `poly` keep, as JSON holds it."""
+    if isinstance(state, Mapping):
+        return {"dict": [[_packed(key), _packed(value)] for key, value in state.items()]}
+    if isinstance(state, np.ndarray):
+        return {"array": state.tolist()}
+    if isinstance(state, list | tuple):
+        return [_packed(value) for value in state]
+    if isinstance(state, np.generic):
+        return state.item()
+    if state is None or isinstance(state, bool | int | float | str):
+        return state
+    raise TypeError(f"the formula keeps a {type(state).__name__}, which no file could hold; make a column of it first")
+
+
+def _unpacked(state: Any) -> Any:
+    if isinstance(state, dict) and "dict" in state:
+        return {_unpacked(key): _unpacked(value) for key, value in state["dict"]}
+    if isinstance(state, dict):
+        return np.asarray(state["array"]) if "array" in state else {}
+    return [_unpacked(value) for value in state] if isinstance(state, list) else state
