@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,9 +51,12 @@ COVARIANCES = {"fisher": fisher, "observed": observed, "hc0": hc0, "hc1": hc1, "
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(arguments)
-    jax.config.update("jax_enable_x64", not options.float32)
     try:
-        code = options.run(options)
+        with jax.enable_x64(not options.float32), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"glmjax: {message}", file=sys.stderr)
+            warnings.simplefilter("default", UserWarning)
+            warnings.filterwarnings("ignore", "x is float64")  # which --float32 has asked for
+            code = options.run(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever reads has seen enough, as `head` does

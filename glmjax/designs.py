@@ -69,15 +69,12 @@ def prepare(
             raise TypeError(f"exposure must be the name of a column, got {exposure!r}; or write offset(log(column))")
         formula += f" + offset(log(`{exposure}`))"
     parsed = parse(formula)
-    inputs, outputs = (
-        [name for factor in factors_of(side) for name in names_of(factor, available)]
-        for side in (parsed.rhs, parsed.lhs)
-    )
+    used = [name for factor in factors_of(parsed.lhs, parsed.rhs) for name in names_of(factor, available)]
     named = {name: value for name, value in beside.items() if isinstance(value, str)}
     for name, value in named.items():
         if value not in available:
             raise ValueError(f"{name}={value!r} is no column of the frame; its columns are {', '.join(available)}")
-    table = read_columns(frame, list(dict.fromkeys([*outputs, *inputs, *named.values()])))
+    table = read_columns(frame, list(dict.fromkeys([*used, *named.values()])))
     rows, kept = len(table), ~missing_rows(table)
     if not kept.all():
         if missing == "raise":

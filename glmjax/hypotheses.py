@@ -81,7 +81,7 @@ def wald_each(table: Inference, asked: Array) -> HypothesisTest:
     """Wald's tests that the coefficients which each row of `asked`, (m, q), marks are 0; one program for all."""
 
     def one(asked: Array) -> HypothesisTest:
-        spread = jnp.where(asked[:, None] & asked[None], table.covariance, jnp.diag(~asked))
+        spread = jnp.where(asked[:, None] & asked[None], table.covariance, jnp.diag(jnp.where(asked, 0.0, 1.0)))
         half = _half(spread, jnp.where(asked, table.estimate, 0))
         return judged(half @ half, jnp.sum(asked), table.df)
 

@@ -1,0 +1,175 @@
+"""The command line, on files good and bad."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_frames import looms  # noqa: F401
+
+import glmjax as gj
+from glmjax import cli, frames
+
+
+@pytest.fixture(scope="module")
+def folder(looms, tmp_path_factory):  # noqa: F811
+    """A folder with the same rows in several files."""
+    folder = tmp_path_factory.mktemp("files")
+    looms.to_csv(folder / "looms.csv", index=False)
+    looms.to_csv(folder / "looms.tsv", index=False, sep="\t")
+    looms.to_csv(folder / "looms.csv.gz", index=False)
+    looms.to_parquet(folder / "looms.parquet")
+    return folder
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of a command."""
+    code = cli.main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+POISSON = ("breaks ~ wool * tension", "--family", "poisson")
+
+
+def test_fit_predict_and_summary_are_those_of_frames(folder, looms, capsys):  # noqa: F811
+    fitted = frames.fit("breaks ~ wool * tension", looms, gj.poisson())
+    code, out, err = run(capsys, "fit", folder / "looms.parquet", *POISSON, "--out", folder / "model.gj", "--tests", 3)
+    assert (code, err) == (0, "")
+    assert out.startswith("breaks ~ wool * tension\n" + gj.summary(fitted.table))
+    assert frames.terms_text(frames.type3(fitted)) in out
+    assert out.endswith(f"saved as {folder / 'model.gj'}\n")
+    code, out, _ = run(capsys, "summary", folder / "model.gj")
+    assert (code, out) == (0, "breaks ~ wool * tension\n" + gj.summary(fitted.table) + "\n")
+    code, out, _ = run(capsys, "predict", folder / "model.gj", folder / "looms.csv")
+    lines = out.splitlines()
+    assert (code, lines[0]) == (0, "mean")
+    mean = frames.predict(fitted, looms)
+    np.testing.assert_array_equal(np.array(lines[1:], float), mean)
+    for name in ("mean.csv", "mean.parquet"):
+        code, out, _ = run(capsys, "predict", folder / "model.gj", folder / "looms.tsv", "--out", folder / name)
+        assert (code, out) == (0, "")
+    np.testing.assert_array_equal(pd.read_parquet(folder / "mean.parquet")["mean"], mean)
+    np.testing.assert_array_equal(np.loadtxt(folder / "mean.csv", skiprows=1), mean)
+
+
+def test_json_has_all_digits(folder, looms, capsys):  # noqa: F811
+    fitted = frames.fit("breaks ~ wool * tension", looms, gj.poisson())
+    code, out, _ = run(capsys, "fit", folder / "looms.csv.gz", *POISSON, "--json", "--tests", 2)
+    found = json.loads(out)
+    assert (code, found["status"], found["rows"]) == (0, "CONVERGED", 54)
+    assert found["deviance"] == float(fitted.table.deviance)
+    assert [row["name"] for row in found["coefficients"]] == list(fitted.table.names)
+    assert [row["std_error"] for row in found["coefficients"]] == fitted.table.std_error.tolist()
+    assert [term["name"] for term in found["terms"]] == ["wool", "tension", "wool:tension"]
+    code, out, _ = run(
+        capsys, "fit", folder / "looms.csv", "breaks ~ wool * tension", "--family", "poisson", "--l1", 0.1, "--json"
+    )
+    assert [set(row) for row in json.loads(out)["coefficients"]] == [{"name", "estimate"}] * 6
+
+
+def test_options_are_those_of_frames(folder, looms, capsys):  # noqa: F811
+    arguments = (
+        "--family",
+        "gamma",
+        "--link",
+        "log",
+        "--exposure",
+        "hours",
+        "--covariance",
+        "hc3",
+        "--level",
+        "0.9",
+        "--json",
+    )
+    _, out, _ = run(capsys, "fit", folder / "looms.csv", "breaks ~ wool * tension", *arguments)
+    expected = frames.fit(
+        "breaks ~ wool * tension", looms, gj.gamma("log"), exposure="hours", covariance=gj.hc3, level=0.9
+    ).table
+    assert [row["lower"] for row in json.loads(out)["coefficients"]] == expected.lower.tolist()
+
+
+def test_a_categorical_target_has_its_classes_from_the_file(folder, capsys):
+    code, out, _ = run(
+        capsys, "fit", folder / "looms.csv", "tension ~ hours", "--family", "categorical", "--reference", "2 mid",
+        "--out", folder / "three.gj",
+    )  # fmt: skip
+    assert code == 0
+    assert "1 low: hours" in out
+    assert "2 mid: hours" not in out
+    code, out, _ = run(capsys, "predict", folder / "three.gj", folder / "looms.csv", "--json")
+    assert list(json.loads(out)) == ["1 low", "2 mid", "3 high"]
+
+
+def test_a_fit_without_an_answer_ends_on_1_and_says_why(folder, looms, capsys):  # noqa: F811
+    looms.assign(heavy=(looms.wool == "A") * 1).to_csv(folder / "apart.csv", index=False)
+    code, out, err = run(capsys, "fit", folder / "apart.csv", "heavy ~ wool * tension", "--family", "bernoulli")
+    assert (code, err) == (1, "")
+    assert "SEPARATED" in out
+
+
+BAD = {
+    "nothing.csv": (None, "there is no such file"),
+    "empty.csv": (b"", "the file is empty"),
+    "head.csv": (b"breaks,wool,tension\n", "0 rows"),
+    "other.csv": (b"a,b\n1,2\n", "there is no column 'breaks'"),
+    "mixed.csv": (b"breaks,wool,tension\n" + b"1,2,a\n" * 9 + b"3,x,b\n", r"column 'wool' is text, for row 9 has 'x'"),
+    "holes.csv": (b"breaks,wool,tension\n1,A,x\n2,,y\n", r"column 'wool' has no value in row 1"),
+    "ragged.csv": (b"breaks,wool,tension\n1,A,x\n2,A\n", "cannot be read as CSV"),
+    "binary.csv": (bytes(range(256)) * 4, "cannot be read as CSV|there is no column"),
+    "text.parquet": (b"breaks,wool,tension\n1,A,x\n", "cannot be read as Parquet, which its name says it is"),
+    "negative.csv": (b"breaks,wool,tension\n1,A,x\n-2,B,y\n", r"y\[1\] = -2"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_named_in_one_sentence(tmp_path, capsys, name):
+    content, sentence = BAD[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        code, out, err = run(capsys, "fit", name, *POISSON)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"glmjax: {name}: ")
+    assert re.search(sentence, err)
+
+
+def test_bad_models_and_options_are_named(folder, tmp_path, capsys):
+    (tmp_path / "model.gj").write_bytes(gzip.compress(b"not a model"))
+    code, _, err = run(capsys, "predict", tmp_path / "model.gj", folder / "looms.csv")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "model.gj has been cut off or altered" in err
+    for options, sentence in {
+        ("--power", "1.5"): "--power is for the family tweedie",
+        ("--reference", "A"): "--reference is for the family categorical",
+        ("--link", "logit"): "link='logit' is not a link of the poisson family",
+        ("--weight", "wool"): "weight",
+        ("--exposure", "nothing"): "there is no column 'nothing'",
+    }.items():
+        code, _, err = run(capsys, "fit", folder / "looms.csv", *POISSON, *options)
+        assert code == 2
+        assert sentence in err
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["fit", "x.csv", "y ~ a", "--family", "normal-ish"])
+    assert ended.value.code == 2
+
+
+def test_the_command_is_there_and_stops_when_nobody_reads(folder):
+    command = [
+        os.path.join(os.path.dirname(sys.executable), "glmjax"),
+        "fit",
+        folder / "looms.csv",
+        *POISSON,
+        "--float32",
+    ]
+    ended = subprocess.run(
+        ["/bin/sh", "-c", '"$@" | head -n 1', "sh", *map(str, command)], capture_output=True, text=True
+    )
+    assert ended.stdout == "breaks ~ wool * tension\n"
+    assert ended.stderr == ""
