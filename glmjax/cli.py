@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with jax.enable_x64(not options.float32), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"glmjax: {message}", file=sys.stderr)
             warnings.simplefilter("default", UserWarning)
-            warnings.filterwarnings("ignore", "x is float64")  # which --float32 has asked for
+            warnings.filterwarnings("ignore", ".*JAX runs in float32")  # which --float32 has asked for
             code = options.run(options)
         sys.stdout.flush()
         return code
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     fit.set_defaults(run=run_fit)
     fit.add_argument("file", type=Path, help="CSV (also .csv.gz, .tsv) or Parquet, with a header")
     fit.add_argument("formula", help='such as "y ~ age + C(region) + offset(log(years))"')
-    fit.add_argument("--family", required=True, choices=FAMILIES)
+    fit.add_argument("--family", required=True, choices=FAMILIES, metavar="FAMILY", help=", ".join(FAMILIES))
     fit.add_argument("--link", help="instead of the family's own, such as log, logit, probit, inverse, identity")
     fit.add_argument("--power", type=float, help="of tweedie, from 1 to 2")
     fit.add_argument("--alpha", type=float, help="of a negative binomial; estimated where it is not given")

@@ -8,6 +8,7 @@ import numpy as np
 from .data import Data, check_family, make_data
 from .distributions import Family
 from .formulas import Matrix, Term, check_levels, expanded, factors_of, is_offset, matrix_of, names_of, parse
+from .inputs import float_dtype
 from .tabular import check_text, columns_in, first_missing, kind_of, missing_rows, read_columns, rows_kept
 
 
@@ -110,9 +111,17 @@ def prepare(
             return table[value].to_numpy()
         return np.asarray(value)[kept] if value is not None and len(value) == rows else value
 
+    x, dtype = parts.x, float_dtype(np.float64)
+    if dtype != np.float64:
+        warnings.warn(
+            "a formula's columns are float64 but JAX runs in float32, about 7 digits; call "
+            'jax.config.update("jax_enable_x64", True) first',
+            stacklevel=4,
+        )
+        x = x.astype(dtype)
     rest = {name: aligned(value) for name, value in beside.items()}
     weights = {name: rest.get(name) for name in ("weight", "precision")}
-    return design, make_data(parts.x, y, family=family, offset=parts.offset, **weights), rest
+    return design, make_data(x, y, family=family, offset=parts.offset, **weights), rest
 
 
 def rows_of(design: Design, frame: Any, missing: str = "raise") -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
