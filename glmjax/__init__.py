@@ -12,6 +12,7 @@ from .data import Data, make_data
 from .deletion import InfluenceMeasures, influence_measures
 from .distributions import Distribution, Family, Masses
 from .effects import Average, average
+from .export import export_numpy, export_onnx
 from .families import categorical, normal
 from .firth import fit_firth
 from .folds import CrossValidation, cross_validate, mean_deviance
@@ -113,6 +114,8 @@ __all__ = [
     "deviance_r2",
     "deviance_residuals",
     "dispersion_test",
+    "export_numpy",
+    "export_onnx",
     "firth_intervals",
     "fisher",
     "fisher_information",

@@ -147,7 +147,7 @@ BAD = [
     (ValueError, "with lanes that differ", MODEL, gj.Dense(np.ones((2, D)), np.ones(3)), X, None),
     (ValueError, "x must be 2-d (n, d), got shape (3,); use x[None] for one row", MODEL, PARAMS, X[0], None),
     (ValueError, "the parameters are for 3 features, got x with 2", MODEL, PARAMS, X[:, :2], None),
-    (ValueError, "x contains nan at index (1, 2) (1 in total)", MODEL, PARAMS, np.where(X == X[1, 2], np.nan, X), None),
+    (ValueError, "x contains nan at index (1, 2) (1 in total)", MODEL, PARAMS, np.where(X[1, 2] == X, np.nan, X), None),
     (ValueError, "offset must be (12,), got shape (11,)", MODEL, PARAMS, X, OFFSET[1:]),
     (ValueError, "offset contains inf at index (0,)", MODEL, PARAMS, X, np.full(N, np.inf)),
     (TypeError, "x must be numeric and real, got dtype <U1", MODEL, PARAMS, [["a", "b", "c"]], None),
