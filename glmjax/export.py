@@ -50,9 +50,9 @@ def export_numpy(path: str | os.PathLike, model: Model, fit: Fit) -> Path:
     lanes = scorer.layers[0][0].ndim > 2
     layers = "".join(f"    ({_written(w)}, {_written(b)}),\n" for w, b in scorer.layers)
     imports = "import base64\n" if "base64" in layers else ""
-    text = f'''"""{_title(model)}, written by glmjax: predict(x, offset=None) gives the mean of each row of x (n, {_features(scorer)}).
+    text = f'''"""{_title(model)}, written by glmjax: predict(x, offset=None) is the mean of rows x.
 
-It needs NumPy alone{"" if lanes else "; python THIS_FILE rows.csv prints the means of rows without a header"}.
+x is (n, {_features(scorer)}), offset (n,). It needs NumPy alone{"" if lanes else "; python THIS_FILE rows.csv prints the means of rows without a header"}.
 """
 
 {imports}{core}
