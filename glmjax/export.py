@@ -50,9 +50,10 @@ def export_numpy(path: str | os.PathLike, model: Model, fit: Fit) -> Path:
     lanes = scorer.layers[0][0].ndim > 2
     layers = "".join(f"    ({_written(w)}, {_written(b)}),\n" for w, b in scorer.layers)
     imports = "import base64\n" if "base64" in layers else ""
+    use = "It needs NumPy alone" + ("." if lanes else "; python THIS_FILE rows.csv is for rows without a header.")
     text = f'''"""{_title(model)}, written by glmjax: predict(x, offset=None) is the mean of rows x.
 
-x is (n, {_features(scorer)}), offset (n,). It needs NumPy alone{"" if lanes else "; python THIS_FILE rows.csv prints the means of rows without a header"}.
+x is (n, {_features(scorer)}), offset (n,). {use}
 """
 
 {imports}{core}
