@@ -7,13 +7,15 @@ that were fitted, nor errors of the coefficients: `save` keeps those.
 import base64
 import math
 import os
+import sys
+from inspect import getsource
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import bare
+from .bare import eta_of
 from .files import write_atomic
 from .models import Model
 from .results import Fit
@@ -46,7 +48,7 @@ def export_numpy(path: str | os.PathLike, model: Model, fit: Fit) -> Path:
         OSError: the folder cannot be written.
     """
     scorer = _scorer(model, fit)
-    core = Path(bare.__file__).read_text(encoding="utf-8").split('"""\n', 1)[1].strip()
+    core = getsource(sys.modules[eta_of.__module__]).split('"""\n', 1)[1].strip()
     lanes = scorer.layers[0][0].ndim > 2
     layers = "".join(f"    ({_written(w)}, {_written(b)}),\n" for w, b in scorer.layers)
     imports = "import base64\n" if "base64" in layers else ""
