@@ -5,6 +5,7 @@ from . import plots as plots
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit
 from .batches import fit_many
+from .caching import cache_compilation
 from .checks import Calibration, DispersionTest, calibration, dispersion_test
 from .counts import poisson, quasi_poisson
 from .covariance import bayesian, clustered, fisher, hc0, hc1, hc2, hc3, observed
@@ -102,6 +103,7 @@ __all__ = [
     "bernoulli",
     "binomial",
     "bootstrap",
+    "cache_compilation",
     "calibration",
     "categorical",
     "check",
