@@ -6,6 +6,7 @@ from . import plots as plots
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit
 from .batches import fit_many
+from .caching import cache_compilation
 from .checks import Calibration, DispersionTest, calibration, dispersion_test
 from .counts import poisson, quasi_poisson
 from .covariance import bayesian, clustered, fisher, hc0, hc1, hc2, hc3, observed
@@ -13,6 +14,7 @@ from .data import Data, make_data
 from .deletion import InfluenceMeasures, influence_measures
 from .distributions import Distribution, Family, Masses
 from .effects import Average, average
+from .export import export_numpy, export_onnx
 from .families import categorical, normal
 from .firth import fit_firth
 from .folds import CrossValidation, cross_validate, mean_deviance
@@ -102,6 +104,7 @@ __all__ = [
     "bernoulli",
     "binomial",
     "bootstrap",
+    "cache_compilation",
     "calibration",
     "categorical",
     "check",
@@ -114,6 +117,8 @@ __all__ = [
     "deviance_r2",
     "deviance_residuals",
     "dispersion_test",
+    "export_numpy",
+    "export_onnx",
     "firth_intervals",
     "fisher",
     "fisher_information",

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from . import frames
+from .caching import cache_compilation
 from .counts import poisson, quasi_poisson
 from .covariance import fisher, hc0, hc1, hc2, hc3, observed
 from .distributions import Family
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: print(f"glmjax: {message}", file=sys.stderr)
             warnings.simplefilter("default", UserWarning)
             warnings.filterwarnings("ignore", ".*JAX runs in float32")  # which --float32 has asked for
+            if not options.no_cache:
+                cache_compilation()
             code = options.run(options)
         sys.stdout.flush()
         return code

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from .data import Data, clean, row_weight
@@ -91,15 +92,17 @@ def null_deviance(model: Model, data: Data) -> Array:
 def null_fit(model: Model, data: Data) -> tuple[Model, Dense, Data]:
     """The model that knows no features, its parameters, and the data without features."""
     check_problem(model, data)
-    data = data._replace(x=data.x[:, :0])
+    # NumPy's empty arrays: JAX's are a program each to make, and a first call takes each some 10 ms.
+    dtype = data.x.dtype
+    data = data._replace(x=np.zeros((data.x.shape[0], 0), dtype))
     family = replace(model.family, estimates_alpha=False)
     null = glm(family)
     if isinstance(model.predictor, Linear) and not model.predictor.bias:
-        return null, init(null, None, 0, dtype=data.x.dtype), data  # a bias of 0
+        return null, init(null, None, 0, dtype=dtype), data  # a bias of 0
     # In an exponential family the score of a constant is 0 where its mean is that of the targets.
     if data.offset is None and has_expectation(family):
-        like = init(null, None, 0, dtype=data.x.dtype)
-        return null, like._replace(b=_link_of_average(in_dtype(null, data.x.dtype).family, clean(data))), data
+        w = np.zeros((0,) if family.n_outputs is None else (0, family.n_outputs), dtype)
+        return null, Dense(w, _link_of_average(in_dtype(null, dtype).family, clean(data))), data
     return null, fit_newton(null, data).params, data
 
 

@@ -87,7 +87,7 @@ def save(
         raise TypeError(f"save takes a model and its Fit, got {type(model).__name__} and {type(fit).__name__}")
     if is_traced(*jax.tree.leaves((model, fit))):
         raise TypeError("save runs on the host and takes no traced arrays; return the fit from jit and save it then")
-    if _static(model) != _static(fit.model):
+    if static_of(model) != static_of(fit.model):
         raise ValueError(f"fit is of another model, {fit.model}; got model={model}")
     arrays: dict[str, np.ndarray] = {}
     tree = [_encode(part, name, arrays) for part, name in ((model, "model"), (fit, "fit"), (table, "table"))]
@@ -152,7 +152,7 @@ def load_state(path: str | os.PathLike, like: Any) -> Any:
     return jax.tree.unflatten(structure, [found[name] for name in names])
 
 
-def _static(model: Model) -> Any:
+def static_of(model: Model) -> Any:
     """What is static of a model."""
     family = replace(model.family, dispersion=None, alpha=None, power=None)
     return jax.tree.structure(replace(model, family=family))
@@ -178,7 +178,7 @@ def _described(model: Model) -> dict[str, Any]:
     family, predictor = model.family, model.predictor
     static = {name: getattr(family, name) for name in _STATIC}
     try:
-        same = _static(Model(_built(static), predictor)) == _static(model)
+        same = static_of(Model(_built(static), predictor)) == static_of(model)
     except (KeyError, ValueError):
         same = False
     if not same:
