@@ -53,10 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        with jax.enable_x64(not options.float32), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"glmjax: {message}", file=sys.stderr)
             warnings.simplefilter("default", UserWarning)
-            warnings.filterwarnings("ignore", ".*JAX runs in float32")  # which --float32 has asked for
             if not options.no_cache:
                 cache_compilation()
             code = options.run(options)
@@ -83,9 +82,6 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON, all digits, instead of a table")
-    width = shared.add_mutually_exclusive_group()
-    width.add_argument("--float64", action="store_true", help="compute in 64 bits, which is the default")
-    width.add_argument("--float32", action="store_true", help="compute in 32 bits: 5 to 6 digits")
     shared.add_argument("--no-cache", action="store_true", help="compile anew, and keep nothing of it")
 
     fit = commands.add_parser("fit", parents=[shared], help="fit a model to a file", description=_FIT)
@@ -107,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     errors.add_argument("--covariance", choices=COVARIANCES, default="fisher", help="of the errors")
     errors.add_argument("--cluster", metavar="COLUMN", help="errors that hold where the rows of one value go together")
     fit.add_argument("--level", type=float, default=0.95, help="of the intervals")
+    width = fit.add_mutually_exclusive_group()
+    width.add_argument("--float64", action="store_true", help="compute in 64 bits, which is the default")
+    width.add_argument("--float32", action="store_true", help="compute in 32 bits: 5 to 6 digits")
     fit.add_argument("--tests", choices=["2", "3"], help="also test whole terms, Type II or III")
     fit.add_argument("--out", type=Path, metavar="MODEL", help="where to save the model, by custom a name on .gj")
 
@@ -145,13 +144,16 @@ def run_fit(options: argparse.Namespace) -> int:
             covariance=COVARIANCES[options.covariance],
             cluster=options.cluster,
             level=options.level,
+            dtype=np.float32 if options.float32 else np.float64,
         )
         tests = None
         if options.tests == "3":
             tests = frames.type3(fitted)
         elif options.tests == "2":
             named = {name: getattr(options, name) for name in ("weight", "precision", "exposure", "missing")}
-            tests = frames.type2(*frames.read(options.formula, table, family, **named), fitted.fit)
+            with jax.enable_x64(not options.float32):
+                design, data = frames.read(options.formula, table, family, **named)
+            tests = frames.type2(design, data, fitted.fit)
     if options.out:
         frames.save(options.out, fitted)
     show(fitted, tests, options.json)

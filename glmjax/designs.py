@@ -53,6 +53,12 @@ def read(
     missing: str = "raise",
 ) -> tuple[Design, Data]:
     """A data frame as `Data`, by a formula, and the `Design` that says how. Arguments and errors are those of `fit`."""
+    if float_dtype(np.float64) != np.float64:
+        warnings.warn(
+            "a formula's columns are float64 but JAX runs in float32, about 7 digits; call "
+            'jax.config.update("jax_enable_x64", True) first',
+            stacklevel=2,
+        )
     design, data, _ = prepare(formula, frame, family, exposure, missing, {"weight": weight, "precision": precision})
     return design, data
 
@@ -111,14 +117,7 @@ def prepare(
             return table[value].to_numpy()
         return np.asarray(value)[kept] if value is not None and len(value) == rows else value
 
-    x, dtype = parts.x, float_dtype(np.float64)
-    if dtype != np.float64:
-        warnings.warn(
-            "a formula's columns are float64 but JAX runs in float32, about 7 digits; call "
-            'jax.config.update("jax_enable_x64", True) first',
-            stacklevel=4,
-        )
-        x = x.astype(dtype)
+    x = parts.x.astype(float_dtype(np.float64), copy=False)
     rest = {name: aligned(value) for name, value in beside.items()}
     weights = {name: rest.get(name) for name in ("weight", "precision")}
     return design, make_data(x, y, family=family, offset=parts.offset, **weights), rest

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from . import auto
 from .covariance import clustered, fisher
@@ -68,13 +69,15 @@ def fit(
     covariance: Callable[[Optimum], Array] = fisher,
     cluster: str | Any = None,
     level: float = 0.95,
+    dtype: DTypeLike = np.float64,
 ) -> Fitted:
     """Fit a generalized linear model to a data frame by a formula, with its table of errors and tests.
 
         fitted = frames.fit("claims ~ age + C(region)", frame, gj.poisson(), exposure="years")
         print(gj.summary(fitted.table))
 
-    is R's `glm(claims ~ age + factor(region) + offset(log(years)), family = poisson)`.
+    is R's `glm(claims ~ age + factor(region) + offset(log(years)), family = poisson)`. Whatever JAX runs in, this door
+    computes in float64, and leaves JAX as it is.
 
     Args:
         formula: target and terms, as R and statsmodels write them: `a + b`, `a:b`, `a*b`, `(a + b)**2`, `- 1` for no
@@ -95,6 +98,7 @@ def fit(
         covariance, level: as `inference` takes them.
         cluster: instead of a covariance the name of a column, or (n,): rows with the same value depend on each other,
             and the errors are those of `clustered`.
+        dtype: float32 asks for that, 5 to 6 digits.
 
     Returns:
         `Fitted`; without a `table` for fits with `l1` or K logits, which have no errors, and those without an answer,
@@ -109,17 +113,25 @@ def fit(
     Reference: Wilkinson and Rogers, Applied Statistics 22 (1973).
     """
     beside = {"weight": weight, "precision": precision, "cluster": cluster}
-    design, data, rest = prepare(formula, frame, family, exposure, missing, beside)
-    if cluster is not None:
-        if covariance is not fisher:
-            raise ValueError("give covariance or cluster, not both")
-        covariance = clustered(rest["cluster"])
-    model = glm(family, bias=design.bias)
-    found = auto.fit(model, data, l1=l1, l2=l2)
-    table = None
-    if l1 is None and Status(int(found.status)) in DETERMINED and not free_shift(model):
-        table = named(design, inference(data, found, covariance=covariance, level=level))
+    with _computing_in(dtype):
+        design, data, rest = prepare(formula, frame, family, exposure, missing, beside)
+        if cluster is not None:
+            if covariance is not fisher:
+                raise ValueError("give covariance or cluster, not both")
+            covariance = clustered(rest["cluster"])
+        model = glm(family, bias=design.bias)
+        found = auto.fit(model, data, l1=l1, l2=l2)
+        table = None
+        if l1 is None and Status(int(found.status)) in DETERMINED and not free_shift(model):
+            table = named(design, inference(data, found, covariance=covariance, level=level))
     return Fitted(design, found, table)
+
+
+def _computing_in(dtype: DTypeLike) -> Any:
+    """A context in which JAX runs in float64, or in float32."""
+    if np.dtype(dtype) not in (np.float64, np.float32):
+        raise ValueError(f"dtype must be float64 or float32, got {np.dtype(dtype)}")
+    return jax.enable_x64(np.dtype(dtype) == np.float64)
 
 
 def named(design: Design, table: Inference) -> Inference:
@@ -152,7 +164,8 @@ def predict(fitted: Fitted, frame: Any, *, missing: str = "raise") -> np.ndarray
         TypeError: a column of another kind than in the fit.
     """
     x, offset, kept = rows_of(fitted.design, frame, missing)
-    mean = np.asarray(predict_rows(fitted.fit.model, fitted.fit.params, x, offset))
+    with _computing_in(fitted.fit.loss.dtype):
+        mean = np.asarray(predict_rows(fitted.fit.model, fitted.fit.params, x, offset))
     whole = np.full((len(kept), *mean.shape[1:]), np.nan, mean.dtype)
     whole[kept] = mean
     return whole
@@ -174,7 +187,8 @@ def type3(fitted: Fitted) -> TermTests:
     asked = np.zeros((len(design.terms), len(table.names)), bool)
     for i, term in enumerate(design.terms):
         asked[i, [k * q + design.bias + place for k in range(outputs) for place in term.columns]] = True
-    tests = wald_each(table, jnp.asarray(asked) & jnp.isfinite(table.std_error)[None])
+    with _computing_in(table.estimate.dtype):
+        tests = wald_each(table, jnp.asarray(asked & np.isfinite(np.asarray(table.std_error))))
     return TermTests(_names(design), *(getattr(tests, field) for field in TermTests._fields[1:]))
 
 
@@ -190,6 +204,11 @@ def type2(design: Design, data: Data, fit: Fit) -> TermTests:
     Raises:
         ValueError: what `inference` raises.
     """
+    with _computing_in(data.x.dtype):
+        return _type2(design, data, fit)
+
+
+def _type2(design: Design, data: Data, fit: Fit) -> TermTests:
     full = inference(data, fit)
     factors = [set(term.name.split(":")) for term in design.terms]
 
@@ -249,7 +268,8 @@ def load(path: str | os.PathLike) -> Fitted:
         ValueError: naming the file: as `gj.load`; a model of arrays, which has no formula.
         FileNotFoundError: there is none.
     """
-    saved = load_file(path)
+    with jax.enable_x64(True):  # what is float32 stays so
+        saved = load_file(path)
     found = saved.notes.get("design")
     if not isinstance(found, dict) or set(found) != set(Design._fields):
         raise ValueError(f"{os.fspath(path)} holds a model of arrays, without a formula; read it with gj.load(path)")

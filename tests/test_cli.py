@@ -29,7 +29,7 @@ def folder(looms, tmp_path_factory):  # noqa: F811
 
 def run(capsys, *arguments):
     """Exit code, standard output and standard error of a command."""
-    code = cli.main([str(argument) for argument in arguments])
+    code = cli.main([*map(str, arguments), "--no-cache"])  # which is for the whole process
     return code, *capsys.readouterr()
 
 
@@ -160,16 +160,14 @@ def test_bad_models_and_options_are_named(folder, tmp_path, capsys):
     assert ended.value.code == 2
 
 
-def test_the_command_is_there_and_stops_when_nobody_reads(folder):
-    command = [
-        os.path.join(os.path.dirname(sys.executable), "glmjax"),
-        "fit",
-        folder / "looms.csv",
-        *POISSON,
-        "--float32",
-    ]
+def test_the_command_keeps_what_it_compiles_and_stops_when_nobody_reads(folder, tmp_path):
+    command = [os.path.join(os.path.dirname(sys.executable), "glmjax"), "fit", folder / "looms.csv", *POISSON]
     ended = subprocess.run(
-        ["/bin/sh", "-c", '"$@" | head -n 1', "sh", *map(str, command)], capture_output=True, text=True
+        ["/bin/sh", "-c", '"$@" | head -n 1', "sh", *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
     )
     assert ended.stdout == "breaks ~ wool * tension\n"
     assert ended.stderr == ""
+    assert list((tmp_path / "glmjax").glob("*/*-cache"))

@@ -330,3 +330,20 @@ def test_penalized_fits_have_coefficients_by_name(looms):
     with pytest.raises(ValueError, match="no table of errors"):
         frames.type3(fitted)
     assert jnp.all(fitted.fit.params.w == 0)
+
+
+def test_the_door_computes_in_float64_whatever_jax_runs_in(looms, woven, tmp_path):
+    with jax.enable_x64(False):
+        fitted = frames.fit("breaks ~ wool * tension", looms, gj.poisson())
+        np.testing.assert_array_equal(np.asarray(fitted.table.estimate), np.asarray(woven.table.estimate))
+        assert gj.summary(fitted.table) == gj.summary(woven.table)
+        assert frames.type3(fitted).p_value.dtype == np.float64
+        mean = frames.predict(frames.load(frames.save(tmp_path / "model.gj", fitted)), looms)
+        with pytest.warns(UserWarning, match="a formula's columns are float64 but JAX runs in float32"):
+            data = frames.read("breaks ~ wool", looms, gj.poisson())[1]
+        assert data.x.dtype == np.float32
+        assert frames.fit("breaks ~ wool", looms, gj.poisson(), dtype=np.float32).fit.loss.dtype == np.float32
+        assert jax.numpy.ones(1).dtype == np.float32
+    np.testing.assert_array_equal(mean, frames.predict(woven, looms))
+    with pytest.raises(ValueError, match="float64 or float32, got int64"):
+        frames.fit("breaks ~ wool", looms, gj.poisson(), dtype=int)

@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_example_prints_what_it_shows():
+def test_the_example_prints_what_it_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", README, flags=re.S)
     assert len(blocks) >= 5
     names: dict = {}
@@ -25,6 +29,13 @@ def test_the_example_prints_what_it_shows():
             with contextlib.redirect_stdout(printed):
                 exec(compile(code, "README.md", "exec"), names)
             assert printed.getvalue() == shown
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", "".join(re.findall(r"```console\n(.*?)```", README, flags=re.S)), flags=re.M)
+    assert len(commands) >= 2
+    scripts = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    for command, shown in commands:
+        env = {**os.environ, "PATH": scripts, "XDG_CACHE_HOME": str(tmp_path)}
+        ended = subprocess.run(command, shell=True, capture_output=True, text=True, env=env)
+        assert ended.stdout == shown, ended.stderr
 
 
 def test_ci_calls_exactly_the_test_command():
