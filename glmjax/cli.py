@@ -17,14 +17,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import frames
 from .caching import cache_compilation
 from .counts import poisson, quasi_poisson
 from .covariance import fisher, hc0, hc1, hc2, hc3, observed
 from .distributions import Family
 from .families import categorical, normal
 from .formulas import parse
-from .frames import Fitted, TermTests, coefficients, terms_text
+from .frames import Fitted, TermTests, coefficients, load, read, save, terms_text, type2, type3
+from .frames import fit as fit_frame
+from .frames import predict as predict_frame
 from .mixtures import negative_binomial, negative_binomial1
 from .positives import gamma, inverse_gaussian, tweedie
 from .proportions import bernoulli, binomial, quasi_binomial
@@ -131,7 +132,7 @@ def run_fit(options: argparse.Namespace) -> int:
     with naming(options.file):
         table = read_file(options.file, [options.formula, *filter(None, beside)])
         family = family_of(options, table)
-        fitted = frames.fit(
+        fitted = fit_frame(
             options.formula,
             table,
             family,
@@ -148,14 +149,14 @@ def run_fit(options: argparse.Namespace) -> int:
         )
         tests = None
         if options.tests == "3":
-            tests = frames.type3(fitted)
+            tests = type3(fitted)
         elif options.tests == "2":
             named = {name: getattr(options, name) for name in ("weight", "precision", "exposure", "missing")}
             with jax.enable_x64(not options.float32):
-                design, data = frames.read(options.formula, table, family, **named)
-            tests = frames.type2(design, data, fitted.fit)
+                design, data = read(options.formula, table, family, **named)
+            tests = type2(design, data, fitted.fit)
     if options.out:
-        frames.save(options.out, fitted)
+        save(options.out, fitted)
     show(fitted, tests, options.json)
     if options.out and not options.json:
         print(f"\nsaved as {options.out}")
@@ -164,10 +165,10 @@ def run_fit(options: argparse.Namespace) -> int:
 
 def run_predict(options: argparse.Namespace) -> int:
     """`glmjax predict`."""
-    fitted = frames.load(options.model)
+    fitted = load(options.model)
     with naming(options.file):
         table = read_file(options.file, [fitted.design.formula])
-        mean = frames.predict(fitted, table, missing=options.missing)
+        mean = predict_frame(fitted, table, missing=options.missing)
     outputs = [str(name) for name in fitted.design.classes or ()] if mean.ndim == 2 else ["mean"]
     columns = dict(zip(outputs or map(str, range(mean.shape[1])), mean.reshape(len(mean), -1).T, strict=True))
     if options.json:
@@ -181,7 +182,7 @@ def run_predict(options: argparse.Namespace) -> int:
 
 def run_summary(options: argparse.Namespace) -> int:
     """`glmjax summary`."""
-    fitted = frames.load(options.model)
+    fitted = load(options.model)
     show(fitted, None, options.json)
     return 0 if Status(int(fitted.fit.status)).ok else 1
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from . import auto
+from .auto import fit as fit_data
 from .covariance import clustered, fisher
 from .data import Data
 from .designs import Design, prepare, read, rows_of
@@ -120,7 +120,7 @@ def fit(
                 raise ValueError("give covariance or cluster, not both")
             covariance = clustered(rest["cluster"])
         model = glm(family, bias=design.bias)
-        found = auto.fit(model, data, l1=l1, l2=l2)
+        found = fit_data(model, data, l1=l1, l2=l2)
         table = None
         if l1 is None and Status(int(found.status)) in DETERMINED and not free_shift(model):
             table = named(design, inference(data, found, covariance=covariance, level=level))
@@ -216,7 +216,7 @@ def _type2(design: Design, data: Data, fit: Fit) -> TermTests:
         # Columns of zeros are aliased: every model is of one shape, and compiled once.
         places = [c for term in left_out for c in term.columns]
         rest = data._replace(x=data.x.at[:, np.array(places, int)].set(0)) if places else data
-        return inference(rest, auto.fit(fit.model, rest))
+        return inference(rest, fit_data(fit.model, rest))
 
     tests = []
     for term, mine in zip(design.terms, factors, strict=True):
