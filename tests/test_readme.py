@@ -29,7 +29,11 @@ def test_the_example_prints_what_it_shows(tmp_path, monkeypatch):
             with contextlib.redirect_stdout(printed):
                 exec(compile(code, "README.md", "exec"), names)
             assert printed.getvalue() == shown
-    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", "".join(re.findall(r"```console\n(.*?)```", README, flags=re.S)), flags=re.M)
+    commands = re.findall(
+        r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)",
+        "".join(re.findall(r"```console\n(.*?)```", README, flags=re.S)),
+        flags=re.M,
+    )
     assert len(commands) >= 2
     scripts = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
     for command, shown in commands:
