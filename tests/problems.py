@@ -46,14 +46,17 @@ def differences(f, at, direction, step=1e-5):
 
 def check_derivatives(value, at, skip=()):
     """The derivatives of a number by each of its arguments, forward and backward, equal central differences."""
-    value = jax.jit(value)
-    backward = jax.jit(jax.grad(value, argnums=range(len(at))))(*at)
-    forward = jax.jit(lambda at, moves: jax.jvp(value, at, moves)[1])
+
+    @jax.jit  # one program: it holds the fit once, and three would each be as large
+    def found(at, moves):
+        return *jax.jvp(value, at, moves), jax.grad(value, argnums=range(len(at)))(*at)
+
     for i, part in enumerate(at):
         if i in skip:
             continue
         direction = jnp.sin(jnp.arange(1.0, part.size + 1)).reshape(part.shape)
         moves = tuple(direction if j == i else jnp.zeros_like(other) for j, other in enumerate(at))
-        numeric = differences(lambda p, i=i: value(*at[:i], p, *at[i + 1 :]), part, direction)
-        np.testing.assert_allclose(forward(at, moves), numeric, rtol=1e-7, atol=1e-9)
+        numeric = differences(lambda p, i=i, moves=moves: found((*at[:i], p, *at[i + 1 :]), moves)[0], part, direction)
+        _, forward, backward = found(at, moves)
+        np.testing.assert_allclose(forward, numeric, rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(jnp.sum(backward[i] * direction), numeric, rtol=1e-7, atol=1e-9)

@@ -413,11 +413,11 @@ def test_arguments_are_checked():
 # transformations ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "estimator", [gj.fisher, gj.observed, gj.hc2, gj.clustered(GROUPS)], ids=["fisher", "observed", "hc2", "clustered"]
-)
+ESTIMATORS = {"fisher": gj.fisher, "observed": gj.observed, "hc2": gj.hc2, "clustered": gj.clustered(GROUPS)}
+
+
 @pytest.mark.parametrize("name", ["normal", "categorical-reference", "bernoulli"])
-def test_lanes_are_single_tables(name, estimator):
+def test_lanes_are_single_tables(name):
     """Outcomes that share x, in enough lanes to share its products; weights and x of their own."""
     model, params, data = problem(name, full=True)
     lanes = 7
@@ -425,18 +425,23 @@ def test_lanes_are_single_tables(name, estimator):
     ys = jnp.stack([gj.sample(model, params, data.x, key, data.offset) for key in keys])
     xs = data.x[None] + 0.1 * jax.random.normal(keys[0], (lanes, *data.x.shape))
     weights = data.weight[None] + jnp.arange(float(lanes))[:, None]
+    names = gj.inference(data, gj.fit_newton(model, data)).names
+
+    def every(data, fit):  # one program: the estimators have most of it in common
+        return {key: gj.inference(data, fit, covariance=estimator) for key, estimator in ESTIMATORS.items()}
+
     for axes, batch in (
         (gj.Data(None, 0, None, None, None), data._replace(y=ys)),
         (gj.Data(0, 0, 0, None, None), data._replace(x=xs, y=ys, weight=weights)),
     ):
         fits = jax.vmap(lambda d: gj.fit_newton(model, d), (axes,))(batch)
-        tables = jax.jit(jax.vmap(lambda d, f: gj.inference(d, f, covariance=estimator), (axes, 0)))(batch, fits)
-        assert tables.names == gj.inference(jax.tree.map(lambda part: part, data), gj.fit_newton(model, data)).names
+        tables = jax.jit(jax.vmap(every, (axes, 0)))(batch, fits)
         for lane in (0, 1):
             one = gj.Data(*(part[lane] if axis == 0 else part for part, axis in zip(batch, axes, strict=True)))
-            alone = gj.inference(one, jax.tree.map(lambda leaf: leaf[lane], fits), covariance=estimator)  # noqa: B023
-            for leaf, wanted in zip(jax.tree.leaves(tables), jax.tree.leaves(alone), strict=True):
-                np.testing.assert_allclose(leaf[lane], wanted, rtol=1e-9, atol=1e-11)
+            for key, alone in every(one, jax.tree.map(lambda leaf: leaf[lane], fits)).items():  # noqa: B023
+                assert tables[key].names == names
+                for leaf, wanted in zip(jax.tree.leaves(tables[key]), jax.tree.leaves(alone), strict=True):
+                    np.testing.assert_allclose(leaf[lane], wanted, rtol=1e-9, atol=1e-11, err_msg=key)
 
 
 def test_new_numbers_are_no_new_trace():
@@ -470,9 +475,9 @@ def test_derivatives(estimator):
         return jnp.sum(jnp.sin(table.upper)) + jnp.sum(table.p_value) + table.aic
 
     check_derivatives(plain, (data.x, data.y, jnp.array(0.2)))
-    slope = jax.grad(value, argnums=2)(data.x, data.y, jnp.array(0.2))
-    numeric = (value(data.x, data.y, jnp.array(0.2 + 1e-5)) - value(data.x, data.y, jnp.array(0.2 - 1e-5))) / 2e-5
-    assert slope == pytest.approx(float(numeric), rel=1e-5)  # t's degrees of freedom move: see tails
+    sloped = jax.jit(jax.value_and_grad(value, argnums=2))
+    (_, slope), (above, _), (below, _) = (sloped(data.x, data.y, jnp.array(0.2 + step)) for step in (0, 1e-5, -1e-5))
+    assert slope == pytest.approx(float(above - below) / 2e-5, rel=1e-5)  # t's degrees of freedom move: see tails
 
 
 @pytest.mark.parametrize("estimator", [gj.fisher, gj.hc0, gj.hc3], ids=["fisher", "hc0", "hc3"])
