@@ -116,12 +116,12 @@ def many_on(folder: Path) -> None:
     """Fits of many outcomes, from where they stand in the folder to their end."""
     gj.cache_compilation(folder.parent / "programs")
     rng = np.random.default_rng(0)
-    x, ys = rng.normal(size=(500, 5)), rng.poisson(1.5, (4_000, 500))
+    x = rng.normal(size=(500, 5))
+    ys: Any = rng.poisson(1.5, (4_000, 500)).astype(float)
     with jax.enable_x64():
-        data = gj.Data(x, ys.astype(float))
-        many = gj.fit_many(
-            gj.fit_newton, MODEL, data, in_axes=(None, gj.Data(None, 0)), memory=1 << 21, folder=folder / "fits"
-        )
+        data = gj.make_data(x, ys[0])._replace(y=ys)
+        axes = (None, gj.Data(None, 0))  # type: ignore[arg-type]
+        many = gj.fit_many(gj.fit_newton, MODEL, data, in_axes=axes, memory=1 << 21, folder=folder / "fits")
         gj.save_state(folder / "ended", (np.asarray(many.params.w), np.asarray(many.loss)))
 
 

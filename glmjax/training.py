@@ -88,7 +88,7 @@ def train(
         # One epoch a program, so that neither `every` nor where a run was stopped changes a bit.
         part = None if parts is None else parts[done % parts.shape[0]]
         state, new = step(state, data, part, validation)
-        seen = History(*(np.concatenate([a, np.asarray(b)], -1) for a, b in zip(seen, new, strict=True)))
+        seen = jax.tree.map(lambda before, now: np.concatenate([before, np.asarray(now)], -1), seen, new)
         done += 1
         if done % every == 0:
             save_state(path, {"run": mark, "seen": seen, "state": state})
@@ -121,16 +121,16 @@ def _mark(*run: Any) -> np.ndarray:
 
 def _go_on(path: str | os.PathLike, start: SGDState, mark: np.ndarray, epochs: int) -> tuple[SGDState, History, int]:
     """Where a run stands: its state, what was seen of its epochs, and how many are done."""
-    lanes = start.status.shape
+    none: Any = np.empty((*start.status.shape, 0), start.loss.dtype)
     if not Path(path).exists():
-        return start, History(*(np.empty((*lanes, 0), start.loss.dtype) for _ in History._fields)), 0
+        return start, History(none, none), 0
     shape = saved_shapes(path).get("['seen'].loss")
     if shape is None:
         raise ValueError(
             f"{os.fspath(path)} is there and holds no run of train's; choose another path, or move it away"
         )
-    seen = History(*(np.empty(shape, start.loss.dtype) for _ in History._fields))
-    found = load_state(path, {"run": mark, "seen": seen, "state": start})
+    like: Any = np.empty(shape, start.loss.dtype)
+    found = load_state(path, {"run": mark, "seen": History(like, like), "state": start})
     if np.any(np.asarray(found["run"]) != mark):
         raise ValueError(
             f"{os.fspath(path)} holds the run of another model, data, key or settings; choose another path"
@@ -138,7 +138,7 @@ def _go_on(path: str | os.PathLike, start: SGDState, mark: np.ndarray, epochs: i
     if shape[-1] > epochs:
         raise ValueError(f"{os.fspath(path)} has {shape[-1]} epochs done, more than epochs={epochs}; ask for as many")
     state = jax.tree.map(_placed, found["state"], start)
-    return state, History(*map(np.asarray, found["seen"])), shape[-1]
+    return state, jax.tree.map(np.asarray, found["seen"]), shape[-1]
 
 
 def _placed(leaf: Array, like: Array) -> Array:

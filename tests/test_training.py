@@ -20,6 +20,7 @@ from glmjax import training
 ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(43, 3))
+GLM = gj.glm(gj.poisson())
 MODEL = gj.mlp(gj.poisson(), (4,), "tanh")
 DATA = gj.make_data(X, RNG.poisson(np.exp(0.5 * X[:, 0])))
 OTHER = gj.make_data(X[::2], RNG.poisson(np.exp(0.5 * X[::2, 0])))
@@ -78,14 +79,14 @@ def test_it_is_fit_sgd_and_goes_on_to_the_same_bits(key, tmp_path, monkeypatch, 
 @jax.numpy_dtype_promotion("standard")  # Adam's powers of its decays
 def test_patience_and_an_optimizer_with_a_state(tmp_path):
     options = {"optimizer": optax.adam, "learning_rate": 0.3, "patience": 1, "epochs": 40, "batch_size": 8}
-    fit = gj.train(tmp_path / "run", MODEL, DATA, KEYS, **options, every=7)
-    wanted = gj.fit_seeds(MODEL, DATA, KEYS, **options)
+    fit = gj.train(tmp_path / "run", GLM, DATA, KEYS, **options, every=7)
+    wanted = gj.fit_seeds(GLM, DATA, KEYS, **options)
     assert np.all(fit.status == gj.Status.STOPPED_EARLY)
     np.testing.assert_array_equal(fit.steps, wanted.steps)
     assert fit.history.loss.shape == (3, 40)
     np.testing.assert_allclose(fit.history.watched, wanted.history.watched, rtol=1e-9)
     assert np.isnan(fit.history.loss[:, -1]).all()
-    same_bits(gj.train(tmp_path / "run", MODEL, DATA, KEYS, **options), fit)
+    same_bits(gj.train(tmp_path / "run", GLM, DATA, KEYS, **options), fit)
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["an epoch's", "all epochs'"])
@@ -93,13 +94,12 @@ def test_an_order_of_ones_own(whole, tmp_path):
     order = np.concatenate([RNG.permutation(40).reshape(-1, 10) for _ in range(10)])  # of 2 epochs, or 5 x 8 a part
     order = order[:25] if whole else order[:10]
     options = {"epochs": 5, "learning_rate": 0.05, "order": order}
-    wanted = gj.fit_sgd(MODEL, DATA, KEY, **options)
-    fit = gj.train(tmp_path / "run", MODEL, DATA, KEY, **options)
+    wanted = gj.fit_sgd(GLM, DATA, KEY, **options)
+    fit = gj.train(tmp_path / "run", GLM, DATA, KEY, **options)
     np.testing.assert_allclose(fit.history.loss, wanted.history.loss, rtol=1e-12)
     assert int(fit.steps) == int(wanted.steps) == (25 if whole else 50)
 
 
-GLM = gj.glm(gj.poisson())
 CHANGES = [
     ({"data": DATA._replace(y=DATA.y + 1)}, "holds the run of another model, data, key or settings; choose"),
     ({"key": jax.random.key(4)}, "holds the run of another model, data, key or settings; choose"),
@@ -154,7 +154,7 @@ def test_kill_9_and_on_to_the_same_bits(tmp_path):
         x = np.linspace(-1, 1, 4000).reshape(1000, 4).astype(np.float32)
         data = gj.make_data(x, (x[:, 0] > 0).astype(np.float32))
         model = gj.mlp(gj.bernoulli(), (8,), "tanh")
-        fit = gj.train("run.gj", model, data, jax.random.key(0), epochs=300, batch_size=1000, progress=True)
+        fit = gj.train("run.gj", model, data, jax.random.key(0), epochs=120, batch_size=1000, progress=True)
         np.save("w.npy", np.asarray(fit.params[0].w))
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
@@ -176,5 +176,5 @@ def test_kill_9_and_on_to_the_same_bits(tmp_path):
     again = cut()
     went_on = int(again.communicate()[1].split()[0])
     assert first.returncode == again.returncode == 0
-    assert shown[-1] < went_on < 300
+    assert shown[-1] < went_on < 120
     np.testing.assert_array_equal(np.load(tmp_path / "whole" / "w.npy"), np.load(tmp_path / "cut" / "w.npy"))
