@@ -27,7 +27,7 @@ OTHERS = {
     "insurance": "242 segments of motor policies: a Poisson regression each, alone and partly pooled",
     "inference": "whether 95 % intervals cover and p-values are uniform: 10,000 data sets a family, one batch each",
     "tune-penalties": "50 ridge penalties of a logistic regression, tuned by the gradient through its fit",
-    "file-faults": "models' files under kill -9 and damage: nothing is lost, nothing broken is believed",
+    "file-faults": "files of models and of runs under kill -9 and damage: nothing is lost, nothing broken is believed",
     "benchmark": "time glmjax against its peers: benchmark single, many or seeds",
     "lecture": "all claims of the lecture, and a page of them to read: lecture --quick",
 }

@@ -1,21 +1,27 @@
-"""Whether a model's file survives what can happen to it: `kill -9` while it is saved, and damage on its way.
+"""Whether files survive what can happen to them: `kill -9` while a model is saved or a run goes on, and damage.
 
 A process saves models without end, each over the last; it is killed at a random moment, and the file must then hold one
 of them whole, no older than the last one that was said to be saved. Then a good file is cut off at a random place, or
 has a random bit turned over: each such file must be refused by a sentence that names it, or load right.
+
+Runs of `train`, and of `fit_many` into a folder, are killed at random moments and started again until they come to
+their end, which must be that of a run that was left alone, to the bit.
 """
 
 import argparse
 import multiprocessing
 import os
+import shutil
 import signal
 import struct
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import glmjax as gj
@@ -30,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this experiment."""
     parser.add_argument("--kills", type=count, default=1000, help="processes that are killed while they save")
     parser.add_argument("--damages", type=count, default=1000, help="files that are cut off or altered")
+    parser.add_argument("--runs", type=count, default=20, help="processes of each kind that are killed in a run")
     parser.add_argument("--seed", type=count, default=1, help="of the moments and places")
     add_results_argument(parser, "file-faults")
 
@@ -95,6 +102,68 @@ def outcome(path: Path, right: int) -> str:
         return f"CRASHED: {type(error).__name__}"
 
 
+def train_on(folder: Path) -> None:
+    """A run of SGD, from where it stands in the folder to its end."""
+    gj.cache_compilation(folder.parent / "programs")
+    x = np.random.default_rng(0).normal(size=(2_000, 8)).astype(np.float32)
+    data = gj.make_data(x, (x[:, 0] * x[:, 1] > 0).astype(np.float32))
+    keys = jax.random.split(jax.random.key(0), 4)
+    fit = gj.train(folder / "run.gj", gj.mlp(gj.bernoulli(), (16,), "tanh"), data, keys, epochs=150)
+    gj.save_state(folder / "ended", (fit.params, fit.history))
+
+
+def many_on(folder: Path) -> None:
+    """Fits of many outcomes, from where they stand in the folder to their end."""
+    gj.cache_compilation(folder.parent / "programs")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 5))
+    ys: Any = rng.poisson(1.5, (4_000, 500)).astype(float)
+    with jax.enable_x64():
+        data = gj.make_data(x, ys[0])._replace(y=ys)
+        axes = (None, gj.Data(None, 0))  # type: ignore[arg-type]
+        many = gj.fit_many(gj.fit_newton, MODEL, data, in_axes=axes, memory=1 << 21, folder=folder / "fits")
+        gj.save_state(folder / "ended", (np.asarray(many.params.w), np.asarray(many.loss)))
+
+
+class Chain(NamedTuple):
+    """Runs that were killed, how many came to their end, and how many of those not to the right one."""
+
+    killed: int
+    ended: int
+    wrong: int
+
+
+def stop_and_go(begin: Callable[[Path], None], place: Path, kills: int, rng: np.random.Generator) -> Chain:
+    """Kill a run again and again, and go on; the first of all is left alone and says what is right."""
+    spawned = multiprocessing.get_context("spawn")
+
+    def started(folder: Path) -> Any:
+        folder.mkdir(exist_ok=True)
+        process = spawned.Process(target=begin, args=(folder,))
+        process.start()
+        return process
+
+    for name in ("compiles", "right"):  # the second is as fast as those that follow
+        begun = time.monotonic()
+        process = started(place / name)
+        process.join()
+        seconds = time.monotonic() - begun
+    right, folder = (place / "right" / "ended").read_bytes(), place / "killed"
+    killed = ended = wrong = 0
+    while killed < kills or not ended:
+        process = started(folder)
+        process.join(seconds * float(rng.uniform(0.5, 1)) if killed < kills else None)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            killed += 1
+            continue
+        ended += 1
+        wrong += process.exitcode != 0 or (folder / "ended").read_bytes() != right
+        shutil.rmtree(folder)
+    return Chain(killed, ended, wrong)
+
+
 def run(options: argparse.Namespace) -> int:
     """Kill, damage, and say what was lost; 1 if anything was."""
     folder = open_results(options.results)
@@ -131,8 +200,19 @@ def run(options: argparse.Namespace) -> int:
         f"{options.kills:,} processes killed, {midway:,} of them in the middle of a file, {at:,} models saved: {lost} lost"
     )
     say(f"{options.damages:,} damaged files: " + ", ".join(f"{number:,} {end}" for end, number in ends.items()))
-    well = lost == 0 and set(ends) <= {"refused by name", "loaded right"}
+    chains = {}
+    for begin, name in ((train_on, "train"), (many_on, "fit_many")):
+        with tempfile.TemporaryDirectory() as place:
+            chains[name] = stop_and_go(begin, Path(place), options.runs, rng)
+        killed, ended, wrong = chains[name]
+        say(f"{name}: {killed:,} processes killed, {ended:,} runs came to their end: {wrong} not to the same bits")
+    well = (
+        not any(chain.wrong for chain in chains.values())
+        and lost == 0
+        and set(ends) <= {"refused by name", "loaded right"}
+    )
     record: dict[str, Any] = {"kills": options.kills, "in the middle": midway, "lost": lost, "damaged": ends}
+    record["runs"] = {name: chain._asdict() for name, chain in chains.items()}
     save_json(folder / "results.json", {"options": vars(options), "environment": environment(), **record})
     say(f"figures are in {folder}")
     return 0 if well else 1

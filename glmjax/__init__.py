@@ -61,6 +61,7 @@ from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
 from .storage import Saved, load, load_state, save, save_state
+from .training import train
 
 __version__ = "0.1.0"
 
@@ -188,6 +189,7 @@ __all__ = [
     "summary_frame",
     "summary_html",
     "summary_markdown",
+    "train",
     "tweedie",
     "wald",
     "working_residuals",

@@ -3,29 +3,30 @@ else may be imported here.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 
-def _sigmoid(eta):
+def _sigmoid(eta: np.ndarray) -> np.ndarray:
     return np.exp(np.minimum(eta, 0)) / (1 + np.exp(-np.abs(eta)))  # neither exponential can overflow
 
 
-def _normal_cdf(eta):
+def _normal_cdf(eta: np.ndarray) -> np.ndarray:
     halves = (0.5 * math.erfc(-z) for z in (math.sqrt(0.5) * eta.astype(float)).ravel().tolist())
     return np.fromiter(halves, float, eta.size).reshape(eta.shape).astype(eta.dtype)
 
 
-def _cloglog_mean(eta):
+def _cloglog_mean(eta: np.ndarray) -> np.ndarray:
     return -np.expm1(-np.exp(eta))
 
 
-def _softmax(eta):
+def _softmax(eta: np.ndarray) -> np.ndarray:
     odds = np.exp(eta - np.max(eta, axis=-1, keepdims=True))
     return odds / np.sum(odds, axis=-1, keepdims=True)
 
 
-MEANS = {
+MEANS: dict[str, Any] = {
     "identity": lambda eta: eta,
     "log": np.exp,
     "logit": _sigmoid,
@@ -36,7 +37,7 @@ MEANS = {
     "sqrt": np.square,
     "softmax": _softmax,
 }
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Any] = {
     "identity": lambda x: x,
     "sigmoid": _sigmoid,
     "tanh": np.tanh,
@@ -44,7 +45,7 @@ ACTIVATIONS = {
 }
 
 
-def eta_of(layers, activation, single, x, offset=None):
+def eta_of(layers: Any, activation: str, single: bool, x: Any, offset: Any = None) -> np.ndarray:
     """Linear predictor of rows x (n, d) by layers (w, b), w (..., d, k) and b (..., k) or None; offset (n,) or None.
 
     Returns (..., n, k), or (..., n) where `single` says that there is one output.
@@ -71,7 +72,7 @@ def eta_of(layers, activation, single, x, offset=None):
         return eta if offset is None else eta + (offset if single else offset[:, None])
 
 
-def mean_of(eta, link, reference=None):
+def mean_of(eta: np.ndarray, link: str, reference: Any = None) -> np.ndarray:
     """Mean at linear predictor eta; where there is a reference class, eta is without its logit, which is 0."""
     if reference is not None:
         eta = np.insert(eta, reference, 0, axis=-1)
@@ -79,14 +80,14 @@ def mean_of(eta, link, reference=None):
         return MEANS[link](eta)
 
 
-def _numbers(value, name):
+def _numbers(value: Any, name: str) -> np.ndarray:
     value = np.asarray(value)
     if value.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be numeric and real, got dtype {value.dtype}; pass numbers")
     return value
 
 
-def _check_finite(value, name):
+def _check_finite(value: np.ndarray, name: str) -> None:
     bad = ~np.isfinite(value)
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -63,7 +63,8 @@ def fit_many(
             and up to some 30 MB that the system's allocator keeps.
         progress: whether to show on stderr how many lanes are done, how they ended and how long the others will take.
         folder: where the results go as `.npy` files, which are then mapped into memory and returned. A call that was
-            interrupted or killed goes on there with the first batch that is not done, if all its arguments are equal.
+            interrupted or killed goes on there with the first batch that is not done, if all its arguments are equal,
+            and ends with the same bits on the same devices.
 
     Returns:
         What `function` returns, every array with the lanes first, as NumPy arrays. `check` names lanes that failed.
@@ -80,7 +81,8 @@ def fit_many(
         devices = devices[:1] if devices[0].platform == "cpu" else devices
     if len(devices) == 0:
         raise ValueError("devices has no device; None is all local ones")
-    plan = make_plan(function, arguments, tuple(devices), free_memory(devices) // 4 if memory is None else memory)
+    memory = free_memory(devices) // 4 if memory is None else memory
+    plan = make_plan(function, arguments, tuple(devices), memory, begun_with(folder))
     store = open_store(function, arguments, plan, folder)
     return run_batches(arguments, plan, store, progress)
 
@@ -96,10 +98,20 @@ def free_memory(devices: Sequence[jax.Device]) -> int:
         return 4 << 30
 
 
-def make_plan(function: Function, arguments: Arguments, devices: tuple[jax.Device, ...], memory: int) -> Plan:
-    """The largest batch whose compiled program keeps to `memory`; raises where one lane does not."""
+def begun_with(folder: str | os.PathLike | None) -> int | None:
+    """The lanes in a batch of the call that began in `folder`: to go on with as many gives the same bits."""
+    log = None if folder is None else Path(folder) / "done.json"
+    return json.loads(log.read_text()).get("batch") if log is not None and log.exists() else None
+
+
+def make_plan(
+    function: Function, arguments: Arguments, devices: tuple[jax.Device, ...], memory: int, size: int | None = None
+) -> Plan:
+    """The largest batch, or one of `size` lanes, whose compiled program keeps to `memory`, or the largest that does;
+    raises where one lane does not.
+    """
     shapes = shapes_of(arguments)
-    size = -(-arguments.lanes // -(-arguments.lanes // (_MOST * len(devices))))  # of batches alike
+    size = size or -(-arguments.lanes // -(-arguments.lanes // (_MOST * len(devices))))  # of batches alike
     while True:
         spread = min(len(devices), size)
         size = size // spread * spread
@@ -181,7 +193,7 @@ def open_store(function: Function, arguments: Arguments, plan: Plan, folder: str
         raise ValueError(f"{strange[0]} is there and is none of fit_many's; choose another folder, or move it away")
 
     def note(done: int) -> None:
-        text = json.dumps({"arguments": digest, "lanes": done, "of": arguments.lanes})
+        text = json.dumps({"arguments": digest, "lanes": done, "of": arguments.lanes, "batch": plan.size})
         write_atomic(log, lambda file: file.write(text.encode()))
 
     note(done)  # before there are files: they are then known to be this call's
@@ -244,4 +256,9 @@ def show(plan: Plan, store: Store, done: int, count: int, seconds: float) -> Non
         ended = "".join(f", {np.sum(status == s)} {s.name}" for s in Status if np.any(status == s))
     left = seconds * (count - done) / max(done - store.done, 1)
     line = f"{done} of {count} lanes{ended}; {left:.0f} s left"
+    show_line(line)
+
+
+def show_line(line: str) -> None:
+    """A line on stderr; on a terminal in the place of the last one."""
     print(f"\r{line:<78}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr)

@@ -46,7 +46,8 @@ def cache_compilation(folder: str | os.PathLike | None = None, *, most: int = 1 
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_broken(place)
     _remove_oldest(place, most)
-    if jax.config.jax_compilation_cache_dir not in (None, str(place)):
+    before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if before not in (None, str(place)):
         # JAX opens a folder once, and would go on with the other.
         from jax.experimental.compilation_cache.compilation_cache import reset_cache
 

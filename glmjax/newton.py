@@ -1,6 +1,7 @@
 """`fit_newton`: Newton's method (iteratively reweighted least squares), the solver of linear models."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,14 +95,15 @@ def null_fit(model: Model, data: Data) -> tuple[Model, Dense, Data]:
     check_problem(model, data)
     # NumPy's empty arrays: JAX's are a program each to make, and a first call takes each some 10 ms.
     dtype = data.x.dtype
-    data = data._replace(x=np.zeros((data.x.shape[0], 0), dtype))
+    x: Any = np.zeros((data.x.shape[0], 0), dtype)
+    data = data._replace(x=x)
     family = replace(model.family, estimates_alpha=False)
     null = glm(family)
     if isinstance(model.predictor, Linear) and not model.predictor.bias:
         return null, init(null, None, 0, dtype=dtype), data  # a bias of 0
     # In an exponential family the score of a constant is 0 where its mean is that of the targets.
     if data.offset is None and has_expectation(family):
-        w = np.zeros((0,) if family.n_outputs is None else (0, family.n_outputs), dtype)
+        w: Any = np.zeros((0,) if family.n_outputs is None else (0, family.n_outputs), dtype)
         return null, Dense(w, _link_of_average(in_dtype(null, dtype).family, clean(data))), data
     return null, fit_newton(null, data).params, data
 

@@ -44,7 +44,7 @@ def numpy_scorer(model: Model, params: Any) -> Scorer:
         raise ValueError(f"activation={activation!r} is a function, which NumPy does not know; use predict")
     single, linear = family.n_outputs is None, isinstance(predictor, Linear)
     layers = (params,) if linear else params
-    depth = 1 if linear else 1 + len(predictor.hidden)
+    depth = 1 if isinstance(predictor, Linear) else 1 + len(predictor.hidden)
     if linear != isinstance(params, Dense) or len(layers) != depth or not all(isinstance(a, Dense) for a in layers):
         kind = "Dense(w, b)" if linear else f"a tuple of {depth} Dense(w, b)"
         raise ValueError(f"params must be {kind}, as init makes them for this model, got {params!r}")

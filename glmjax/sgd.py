@@ -77,7 +77,7 @@ def sgd_init(
 ) -> SGDState:
     """The state before the first epoch; arguments and errors are those of `fit_sgd`."""
     settings, params = make_settings(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
-    return _init(settings, data, key, params)
+    return init_run(settings, data, key, params)
 
 
 def sgd_epochs(
@@ -87,13 +87,13 @@ def sgd_epochs(
     epochs = check_count(epochs, "epochs")
     check_problem(state.settings.model, data)
     order, validation = check_run(state.settings.model, data, state.key, order, validation)
-    return _epochs(state, data, order, validation, epochs)[0]
+    return run_epochs(state, data, order, validation, epochs)[0]
 
 
 def sgd_finish(state: SGDState, data: Data) -> Fit:
     """The `Fit` of a run as it stands: one more pass for the loss and its gradient; `history` is None."""
     check_problem(state.settings.model, data)
-    return _finish(state, data, None)
+    return finish_run(state, data, None)
 
 
 def fit_sgd(
@@ -157,13 +157,14 @@ def fit_sgd(
 def _fit(
     settings: Settings, data: Data, key: Array | None, params: Any, order: Any, validation: Data | None, epochs: int
 ) -> Fit:
-    state = _init(settings, data, key, params)
-    state, history = _epochs(state, data, order, validation, epochs)
-    return _finish(state, data, history)
+    state = init_run(settings, data, key, params)
+    state, history = run_epochs(state, data, order, validation, epochs)
+    return finish_run(state, data, history)
 
 
 @jax.jit
-def _init(settings: Settings, data: Data, key: Array | None, params: Any) -> SGDState:
+def init_run(settings: Settings, data: Data, key: Array | None, params: Any) -> SGDState:
+    """The state before the first epoch."""
     dtype = data.x.dtype
     # Key 0 draws the weights, key e + 1 shuffles epoch e: the same whether a run goes in one piece or several.
     if params is None:  # without a key only what starts at zero
@@ -189,9 +190,10 @@ def _init(settings: Settings, data: Data, key: Array | None, params: Any) -> SGD
 
 
 @partial(jax.jit, static_argnames="epochs")
-def _epochs(
+def run_epochs(
     state: SGDState, data: Data, order: Array | None, validation: Data | None, epochs: int
 ) -> tuple[SGDState, History]:
+    """So many more epochs, and what is seen of each."""
     data = clean(data)
     if validation is not None:
         known = (state.status != Status.COMPLETED) | targets_supported(state.settings.model, validation)
@@ -265,7 +267,8 @@ def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation
 
 
 @jax.jit
-def _finish(state: SGDState, data: Data, history: History | None) -> Fit:
+def finish_run(state: SGDState, data: Data, history: History | None) -> Fit:
+    """The `Fit` of a run as it stands."""
     settings, data = state.settings, clean(data)
     params = state.params if settings.patience is None else state.best
     value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)

@@ -152,6 +152,12 @@ def load_state(path: str | os.PathLike, like: Any) -> Any:
     return jax.tree.unflatten(structure, [found[name] for name in names])
 
 
+def saved_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a state, by its place in the pytree; raises as `load_state` does."""
+    description, arrays = _read(path, "state")
+    return {at: arrays[part["array"]].shape for at, part in description["parts"] if "array" in part}
+
+
 def static_of(model: Model) -> Any:
     """What is static of a model."""
     family = replace(model.family, dispersion=None, alpha=None, power=None)

@@ -90,7 +90,8 @@ def test_a_folder_keeps_what_is_done(wanted, small, tmp_path):
     (folder / "done.json").write_text(json.dumps(log | {"lanes": size}))
     fitted = np.array(fit.loss)
     np.load(folder / "loss.npy", mmap_mode="r+")[:] = -1
-    again = gj.fit_many(*arguments, in_axes=AXES, memory=memory, folder=folder)
+    again = gj.fit_many(*arguments, in_axes=AXES, folder=folder)  # with more memory, yet in batches of that size
+    assert json.loads((folder / "done.json").read_text()) == log | {"lanes": LANES, "batch": size}
     np.testing.assert_array_equal(again.loss[:size], -1)
     np.testing.assert_array_equal(again.loss[size:], fitted[size:])
     with pytest.raises(ValueError, match="has results of other arguments; choose another folder"):
