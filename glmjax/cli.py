@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: print(f"glmjax: {message}", file=sys.stderr)
             warnings.simplefilter("default", UserWarning)
             if not options.no_cache:
-                cache_compilation()
+                with suppress(OSError):  # nowhere to keep it: it takes longer then
+                    cache_compilation()
             code = options.run(options)
         sys.stdout.flush()
         return code
