@@ -17,7 +17,7 @@ FLOORS = [
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton jeffreys firth recession lbfgs coordinates descent nets proximal separation auto settings sgd",
     "many arguments batches paths folds influence resampling optima covariance inferences effects penalized hypotheses nested profiles intervals pseudo multiplicity residuals deletion checks approximation",
-    "reports drawing rowplots plots storage bare scoring",
+    "reports drawing rowplots plots storage bare scoring buckets learners regressions networks estimators",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}
 
