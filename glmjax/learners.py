@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
@@ -30,6 +31,7 @@ from .models import glm
 from .newton import null_deviance
 from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import Dense
+from .programs import quick_jit
 from .proportions import bernoulli
 from .results import Fit, Status, check
 from .scoring import numpy_linear_predictor, numpy_predict
@@ -105,6 +107,13 @@ def say(fit: Fit) -> None:
         if not all(Status(one).usable or one in useful for one in np.ravel(fit.status).tolist()):
             raise ValueError(str(error)) from None
         warnings.warn(str(error), ConvergenceWarning, stacklevel=4)
+
+
+@quick_jit
+def _deviances(family: Family, fitted: Data, null: Data) -> tuple[Array, Array]:
+    """The deviance at linear predictors that are the offset of `fitted`, and the null one; for any number of columns."""
+    model = glm(family)
+    return deviance(model, Dense(jnp.zeros(0), jnp.zeros(())), fitted), null_deviance(model, null)
 
 
 class Learner(BaseEstimator):
@@ -201,10 +210,10 @@ class Regressor(RegressorMixin, Learner):
         weight = column(sample_weight, "sample_weight", len(x))
         rows = Data(x[:, :0], column(y, "y", len(x)), np.ones(len(x)) if weight is None else weight)
         family = self.fit_.model.family
-        with jax.enable_x64(True):  # what is explained is a matter of eta alone, so that programs serve any columns
-            fitted, null = (bucket_data(rows._replace(offset=part), family) for part in (self._eta(x, offset), offset))
-            left = deviance(glm(family), Dense(jnp.zeros(0), jnp.zeros(())), fitted)
-            return 1 - float(left) / float(null_deviance(glm(family), null))
+        parts = (rows._replace(offset=self._eta(x, offset)), rows._replace(offset=offset))
+        with jax.enable_x64(True):
+            left, null = _deviances(family, *(bucket_data(part, family) for part in parts))
+        return 1 - float(left) / float(null)
 
     def _at(self, X: Any, offset: Any, exposure: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Where to predict: the rows, and the whole of their offset."""

@@ -84,18 +84,19 @@ class Network(Learner):
         check_number(self.learning_rate_init, "learning_rate_init", above=0)
         check_number(self.alpha, "alpha", at_least=0)
         data = bucket_data(rows, family)
-        return _fit_seeds(
-            mlp(family, tuple(np.atleast_1d(self.hidden_layer_sizes).tolist()), _own_name(self.activation)),
-            data,
-            jax.random.split(jax.random.key(seed), check_count(self.n_seeds, "n_seeds")),
-            _SOLVERS[self.solver] if isinstance(self.solver, str) else self.solver,
-            self.learning_rate_init,
-            len(data.x) if batch >= n else batch,
-            check_count(self.max_iter, "max_iter"),
-            self.alpha,
-            None if held is None else bucket_data(held, family),
-            check_count(self.n_iter_no_change, "n_iter_no_change") if self.early_stopping else None,
-        )
+        with jax.numpy_dtype_promotion("standard"):  # optax.adam has to have it
+            return _fit_seeds(
+                mlp(family, tuple(np.atleast_1d(self.hidden_layer_sizes).tolist()), _own_name(self.activation)),
+                data,
+                jax.random.split(jax.random.key(seed), check_count(self.n_seeds, "n_seeds")),
+                _SOLVERS[self.solver] if isinstance(self.solver, str) else self.solver,
+                self.learning_rate_init,
+                len(data.x) if batch >= n else batch,
+                check_count(self.max_iter, "max_iter"),
+                self.alpha,
+                None if held is None else bucket_data(held, family),
+                check_count(self.n_iter_no_change, "n_iter_no_change") if self.early_stopping else None,
+            )
 
     def _split(self, rows: Data, seed: int) -> tuple[Data, Data]:
         """The rows to train on, and those to watch the loss of."""

@@ -74,7 +74,7 @@ class CrossValidated(LinearLearner):
     fit_intercept: bool
     cv: Any
     one_se: bool
-    tol: float | None
+    tol: float
     max_iter: int
 
     def _train(self, family: Family, rows: Data) -> Fit:
@@ -222,7 +222,7 @@ class GLMRegressorCV(CrossValidated, Regressor):
         cv: folds, as scikit-learn has them: None for 5, a number, a splitter that puts each row into one fold, or its
             splits.
         one_se: take the largest alpha within a standard error of the least deviance.
-        tol: as in `fit_path`; None is 1e-8.
+        tol: as in `fit_path`.
         max_iter: steps at most, for each alpha.
 
     Attributes:
@@ -243,7 +243,7 @@ class GLMRegressorCV(CrossValidated, Regressor):
         fit_intercept: bool = True,
         cv: Any = None,
         one_se: bool = False,
-        tol: float | None = None,
+        tol: float = 1e-10,
         max_iter: int = 100,
     ):
         self.family = family
@@ -279,7 +279,7 @@ class GLMClassifierCV(CrossValidated, Margin):
         class_weight: Any = None,
         cv: Any = None,
         one_se: bool = False,
-        tol: float | None = None,
+        tol: float = 1e-10,
         max_iter: int = 100,
     ):
         self.link = link

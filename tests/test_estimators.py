@@ -77,7 +77,6 @@ def logistic(alpha, weight, **options):
 TIGHT = {"tol": 1e-10, "max_iter": 10_000}
 PEERS = {
     "poisson": (GLMRegressor(alpha=0.3), linear_model.PoissonRegressor(alpha=0.3, solver="newton-cholesky", **TIGHT), COUNTS),
-    "gamma": (GLMRegressor("gamma", alpha=0.1), linear_model.GammaRegressor(alpha=0.1, solver="newton-cholesky", **TIGHT), SIZES),
     "tweedie": (
         GLMRegressor("tweedie", power=1.3, alpha=0.1),
         linear_model.TweedieRegressor(power=1.3, link="log", alpha=0.1, solver="newton-cholesky", **TIGHT),
@@ -225,7 +224,7 @@ def test_a_grid_search_compiles_a_handful_of_programs():
     PROGRAMS.clear()
     grid.fit(x, y)
     print(f"{PROGRAMS[COMPILED]} programs of 26 fits and 25 scores")
-    assert PROGRAMS[COMPILED] <= 12
+    assert PROGRAMS[COMPILED] <= 5
     PROGRAMS.clear()
     GridSearchCV(GLMRegressor(), {"alpha": [0.5, 0.05]}, cv=5).fit(x[:690], y[:690])
     assert PROGRAMS[COMPILED] == 0
@@ -264,12 +263,13 @@ def test_exposure_and_weights_are_routed():
     with config_context(enable_metadata_routing=True):
         model = GLMRegressor().set_fit_request(sample_weight=True, exposure=True)
         model = model.set_score_request(sample_weight=True, exposure=True)
-        grid = GridSearchCV(make_pipeline(StandardScaler(), model), {"glmregressor__alpha": [0.1, 0.01]}, cv=KFold(2))
+        scaler = StandardScaler().set_fit_request(sample_weight=True)
+        grid = GridSearchCV(make_pipeline(scaler, model), {"glmregressor__alpha": [0.1, 0.01]}, cv=KFold(2))
         grid.fit(X, COUNTS, sample_weight=WEIGHT, exposure=EXPOSURE)
     half = slice(N // 2, None), slice(0, N // 2)
     scores = []
     for train, test in (half, half[::-1]):
-        scaler = StandardScaler().fit(X[train])
+        scaler = StandardScaler().fit(X[train], sample_weight=WEIGHT[train])
         fit = GLMRegressor(alpha=0.1).fit(
             scaler.transform(X[train]), COUNTS[train], WEIGHT[train], exposure=EXPOSURE[train]
         )
@@ -278,8 +278,7 @@ def test_exposure_and_weights_are_routed():
 
 
 def test_what_is_kept_has_no_data_and_can_be_saved(tmp_path):
-    small = GLMRegressor("negative_binomial").fit(X, COUNTS)
-    large = GLMRegressor("negative_binomial").fit(np.tile(X, (40, 1)), np.tile(COUNTS, 40))
+    small, large = GLMRegressor().fit(X[:20], COUNTS[:20]), GLMRegressor().fit(X, COUNTS)
     assert abs(len(pickle.dumps(small)) - len(pickle.dumps(large))) < 200
     assert len(pickle.dumps(large)) < 5000
     again = pickle.loads(pickle.dumps(small))
@@ -339,11 +338,11 @@ BAD = [
     (12, fitted(y=X), V, r"y should be a 1d array, got an array of shape \(200, 3\)"),
     (13, fitted(x=X[:0], y=COUNTS[:0]), V, r"0 sample\(s\)"),
     (17, fitted(GLMClassifier(), y=np.full(N, "a")), V, "^y has one class, .*'a'.*; a classifier wants rows of two classes"),
-    (19, fitted(GLMClassifier(), y=TWO, sample_weight=(TWO == "yes") * 1.0), C, "SEPARATED .*the bias goes to infinity"),
+    (19, fitted(GLMClassifier(), y=TWO, sample_weight=(TWO == "yes") * 1.0), C, r"SEPARATED \(infinite: b = "),
     (24, fitted(GLMRegressor("bernoulli"), y=np.full(N, 1.2)), V, r"^y\[0\] = 1.2 is not a target of the bernoulli family"),
     (25, fitted(y=CLASSES), T, "^y must be numeric and real, got dtype <U3"),
     (27, fitted(y=put(COUNTS, 4, -1)), V, r"^y\[4\] = -1.0 is not a target of the poisson family"),
-    (29, fitted(y=0 * COUNTS), C, "SEPARATED .*counts of 0 only"),
+    (29, fitted(y=0 * COUNTS), C, r"SEPARATED \(infinite: b = -"),
     (31, fitted(GLMRegressor("gamma"), y=COUNTS), V, "not a target of the gamma family; each must be a number above 0"),
     (36, fitted(x=X * [1, 1, 0]), UserWarning, r"RANK_DEFICIENT \(rank 3 of 4, aliased: w\[2\]\)"),
     (40, fitted(x=np.array([["1", "2"]] * N)), V, "not compatible with arrays of bytes/strings"),
