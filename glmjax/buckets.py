@@ -4,36 +4,47 @@ Columns are as they are, since one of zeros has no estimate; but where each has 
 that takes ten seconds to compile may be shared so.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .data import Data, make_data
 from .distributions import Family
 
-LEAST, NARROW = 512, 16  # rows, and columns of few rows: so few cost nothing
+LEAST, NARROW = 128, 16  # rows, and columns of few rows: so few cost little
 FEW = 4096  # rows
 
 
-def bucket(n: int) -> int:
-    """How many rows n are filled up to: n with all but its three leading binary digits rounded up, 512 at least.
+class Rows(NamedTuple):
+    """Rows as NumPy has them: x (n, d), y (n,), weight (n,), offset (n,) or None."""
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    offset: np.ndarray | None = None
+
+
+def bucket(n: int, least: int = LEAST) -> int:
+    """How many rows n are filled up to: n with all but its three leading binary digits rounded up, or `least`.
 
     Four sizes an octave, so at most a quarter more than n, and an eighth on average.
     """
     step = 1 << max(0, n.bit_length() - 3)
-    return max(LEAST, -(-n // step) * step)
+    return max(least, -(-n // step) * step)
 
 
-def filled(column: np.ndarray) -> np.ndarray:
+def filled(column: np.ndarray, least: int = LEAST) -> np.ndarray:
     """A column, or columns, with zeros up to the bucket's size."""
-    missing = bucket(len(column)) - len(column)
+    missing = bucket(len(column), least) - len(column)
     return np.concatenate([column, np.zeros((missing, *column.shape[1:]), column.dtype)])
 
 
-def bucket_data(rows: Data, family: Family) -> Data:
-    """`make_data` of rows that are NumPy's and have weights, filled up to their bucket; raises as that."""
-    y = filled(rows.y)
+def bucket_data(rows: Rows, family: Family, least: int = LEAST) -> Data:
+    """`make_data` of rows, filled up to their bucket; raises as that."""
+    y = filled(rows.y, least)
     y[len(rows.y) :] = rows.y[np.argmax(rows.weight != 0)]  # a target like any other
-    offset = None if rows.offset is None else filled(rows.offset)
-    return make_data(filled(rows.x), y, family=family, weight=filled(rows.weight), offset=offset)
+    offset = None if rows.offset is None else filled(rows.offset, least)
+    return make_data(filled(rows.x, least), y, family=family, weight=filled(rows.weight, least), offset=offset)
 
 
 def widened(x: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .buckets import bucket_data
+from .buckets import Rows, bucket_data
 from .counts import poisson, quasi_poisson
 from .data import Data
 from .distributions import Family
@@ -54,7 +54,7 @@ _FAMILIES: dict[str, Callable[..., Family]] = {
 
 def named_family(family: Any, link: str | None, power: float) -> Family:
     """The family of that name, or the one given; raises where it is none, or not one number a row."""
-    options = {} if link is None else {"link": link}
+    options: dict[str, Any] = {} if link is None else {"link": link}
     if isinstance(family, str):
         if family not in _FAMILIES:
             trials = "; proportions are bernoulli's, with the trials as sample_weight" if "binomial" in family else ""
@@ -111,15 +111,15 @@ def say(fit: Fit) -> None:
 
 @quick_jit
 def _deviances(family: Family, fitted: Data, null: Data) -> tuple[Array, Array]:
-    """The deviance at linear predictors that are the offset of `fitted`, and the null one; for any number of columns."""
+    """The deviance at linear predictors that are the offset of `fitted`, and the null one; for any columns."""
     model = glm(family)
     return deviance(model, Dense(jnp.zeros(0), jnp.zeros(())), fitted), null_deviance(model, null)
 
 
 class Learner(BaseEstimator):
-    """An estimator whose `_train(family, rows)` is a `Fit`; `rows` is a `Data` of NumPy arrays that has weights."""
+    """An estimator whose `_train(family, rows)` is a `Fit`, for a `Family` and `Rows`."""
 
-    fit_: Fit
+    fit_: Any  # a `Fit` of NumPy arrays
 
     def _read(self, X: Any, *target: Any) -> tuple[np.ndarray, Any]:
         """X as float64, and y where it is given, which makes it a fit's; checked, as scikit-learn wants it."""
@@ -139,11 +139,11 @@ class Learner(BaseEstimator):
         if not weight.any():
             raise ValueError("sample_weight is zero in every row; at least one row must count")
         with jax.enable_x64(True):  # in here alone: the caller's JAX stays as it is
-            self.fit_ = jax.device_get(self._train(family, Data(x, np.asarray(y), weight, offset)))
+            self.fit_ = jax.device_get(self._train(family, Rows(x, np.asarray(y), weight, offset)))
         self._offset = offset is not None
         say(self.fit_)
 
-    def _train(self, family: Family, rows: Data) -> Fit:
+    def _train(self, family: Family, rows: Rows) -> Fit:
         raise NotImplementedError
 
     def _ready(self, X: Any, offset: Any) -> np.ndarray:
@@ -208,7 +208,7 @@ class Regressor(RegressorMixin, Learner):
         """D2, the share of the deviance explained: `1 - deviance / that of the best constant and the offset`."""
         x, offset = self._at(X, offset, exposure)
         weight = column(sample_weight, "sample_weight", len(x))
-        rows = Data(x[:, :0], column(y, "y", len(x)), np.ones(len(x)) if weight is None else weight)
+        rows = Rows(x[:, :0], np.asarray(column(y, "y", len(x))), np.ones(len(x)) if weight is None else weight)
         family = self.fit_.model.family
         parts = (rows._replace(offset=self._eta(x, offset)), rows._replace(offset=offset))
         with jax.enable_x64(True):

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -12,7 +13,7 @@ from sklearn.base import is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
-from .buckets import bucket_data
+from .buckets import Rows, bucket_data
 from .data import Data
 from .distributions import Family, link_of_target
 from .inputs import check_count, check_number
@@ -74,7 +75,7 @@ class Network(Learner):
         """The epochs that the longest run took."""
         return int(np.isfinite(self.fit_.history.loss).sum(axis=-1).max())
 
-    def _train(self, family: Family, rows: Data) -> Fit:
+    def _train(self, family: Family, rows: Rows) -> Fit:
         if isinstance(self.solver, str) and self.solver not in _SOLVERS:
             raise ValueError(f"solver={self.solver!r} is unknown; known: {', '.join(_SOLVERS)}, or an optax factory")
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
@@ -98,7 +99,7 @@ class Network(Learner):
                 check_count(self.n_iter_no_change, "n_iter_no_change") if self.early_stopping else None,
             )
 
-    def _split(self, rows: Data, seed: int) -> tuple[Data, Data]:
+    def _split(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
         """The rows to train on, and those to watch the loss of."""
         classes = rows.y if is_classifier(self) else None
         parts = train_test_split(
@@ -189,7 +190,7 @@ class MLPRegressor(Network, Regressor):
 
     def _eta(self, x: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
         with jax.enable_x64(True):
-            return np.asarray(link_of_target(self.fit_.model.family, self._mean(x, offset)))
+            return np.asarray(link_of_target(self.fit_.model.family, jnp.asarray(self._mean(x, offset))))
 
 
 class MLPClassifier(Network, Classifier):

@@ -3,13 +3,13 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.model_selection import check_cv
 
 from .auto import fit
-from .buckets import bucket_data, filled, widened
-from .data import Data
+from .buckets import Rows, bucket_data, filled, widened
 from .distributions import Family
 from .folds import cross_validate
 from .inputs import check_number
@@ -17,6 +17,7 @@ from .learners import Classifier, Learner, Regressor
 from .models import glm
 from .results import Fit
 
+_LEAST = 512  # rows that a program is for which takes ten seconds to compile
 _EVEN = {"cloglog": np.log(np.log(2)), "log": -np.log(2), "identity": 0.5}  # where the probability is 1/2; else 0
 
 
@@ -51,7 +52,7 @@ class Penalized(LinearLearner):
     tol: float | None
     max_iter: int
 
-    def _train(self, family: Family, rows: Data) -> Fit:
+    def _train(self, family: Family, rows: Rows) -> Fit:
         check_number(self.alpha, "alpha", at_least=0)
         check_number(self.l1_ratio, "l1_ratio", at_least=0)
         if self.l1_ratio > 1:
@@ -77,14 +78,14 @@ class CrossValidated(LinearLearner):
     tol: float
     max_iter: int
 
-    def _train(self, family: Family, rows: Data) -> Fit:
+    def _train(self, family: Family, rows: Rows) -> Fit:
         many, (n, d) = np.ndim(self.alphas) == 0, rows.x.shape
         found = cross_validate(
             glm(family, self.fit_intercept),
-            bucket_data(rows._replace(x=widened(rows.x)), family),
+            bucket_data(rows._replace(x=widened(rows.x)), family, _LEAST),
             None,
-            folds=filled(self._folds(rows)),
-            penalties=None if many else np.sort(np.asarray(self.alphas, np.float64))[::-1],
+            folds=jnp.asarray(filled(self._folds(rows), _LEAST)),
+            penalties=None if many else jnp.asarray(np.sort(np.asarray(self.alphas, np.float64))[::-1]),
             n_penalties=self.alphas if many else 1,
             smallest=1e-2 if n < d else 1e-4,
             l1_ratio=self.l1_ratio,
@@ -101,7 +102,7 @@ class CrossValidated(LinearLearner):
         params, infinite = (part._replace(w=part.w[:d]) for part in (best.params, best.infinite))
         return best._replace(params=params, infinite=infinite)
 
-    def _folds(self, rows: Data) -> np.ndarray:
+    def _folds(self, rows: Rows) -> np.ndarray:
         """The fold of each row, (n,)."""
         fold, times = np.zeros(len(rows.x), int), np.zeros(len(rows.x), int)
         splits = list(check_cv(self.cv, rows.y, classifier=is_classifier(self)).split(rows.x, rows.y))
