@@ -139,9 +139,9 @@ class Learner(BaseEstimator):
         if not weight.any():
             raise ValueError("sample_weight is zero in every row; at least one row must count")
         with jax.enable_x64(True):  # in here alone: the caller's JAX stays as it is
-            self.fit_ = jax.device_get(self._train(family, Rows(x, np.asarray(y), weight, offset)))
-        self._offset = offset is not None
-        say(self.fit_)
+            fit = jax.device_get(self._train(family, Rows(x, np.asarray(y), weight, offset)))
+        say(fit)
+        self.fit_, self._offset = fit, offset is not None
 
     def _train(self, family: Family, rows: Rows) -> Fit:
         raise NotImplementedError
@@ -212,8 +212,8 @@ class Regressor(RegressorMixin, Learner):
         family = self.fit_.model.family
         parts = (rows._replace(offset=self._eta(x, offset)), rows._replace(offset=offset))
         with jax.enable_x64(True):
-            left, null = _deviances(family, *(bucket_data(part, family) for part in parts))
-        return 1 - float(left) / float(null)
+            left, null = map(float, _deviances(family, *(bucket_data(part, family) for part in parts)))
+        return 1 - left / null if null else float(left == 0)  # as scikit-learn has it where y is constant
 
     def _at(self, X: Any, offset: Any, exposure: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Where to predict: the rows, and the whole of their offset."""
