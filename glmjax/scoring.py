@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .bare import MEANS, eta_of, mean_of
@@ -57,7 +56,7 @@ def numpy_scorer(model: Model, params: Any) -> Scorer:
     }
     if len(lanes) != 1:
         raise ValueError(f"params have shapes {[np.shape(leaf) for leaf in leaves]}, with lanes that differ")
-    dtype = np.float32 if jnp.result_type(*leaves).itemsize <= 4 else np.float64
+    dtype = np.float32 if max(np.asarray(leaf).dtype.itemsize for leaf in leaves) <= 4 else np.float64
     arrays = [(np.asarray(w, dtype), None if b is None else np.asarray(b, dtype)) for w, b in layers]
     if single:
         w, b = arrays[-1]

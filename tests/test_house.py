@@ -17,7 +17,7 @@ FLOORS = [
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton jeffreys firth recession lbfgs coordinates descent nets proximal separation auto settings sgd",
     "many arguments batches paths folds influence resampling optima covariance inferences effects penalized hypotheses nested profiles intervals pseudo multiplicity residuals deletion checks approximation",
-    "reports drawing rowplots plots storage training caching bare scoring export tabular formulas designs frames cli",
+    "reports drawing rowplots plots storage training caching bare scoring export buckets learners regressions networks estimators tabular formulas designs frames cli",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}
 
