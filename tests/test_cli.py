@@ -160,6 +160,22 @@ def test_bad_models_and_options_are_named(folder, tmp_path, capsys):
     assert ended.value.code == 2
 
 
+@pytest.mark.skipif("GLMJAX_DATA" not in os.environ, reason="needs the folder of data")
+def test_motor_policies_by_one_command_are_rs(capsys):
+    formula = "ClaimNb ~ C(VehPower) + VehAge + DrivAge + BonusMalus + Area + VehBrand + Region + VehGas + log(Density)"
+    file = os.path.join(os.environ["GLMJAX_DATA"], "fremtpl2", "freMTPL2freq.parquet")
+    code, out, _ = run(capsys, "fit", file, formula, "--family", "poisson", "--exposure", "Exposure", "--json")
+    found = json.loads(out)
+    # R 4.2: glm(ClaimNb ~ factor(VehPower) + ... + offset(log(Exposure)), poisson, control = list(epsilon = 1e-12))
+    assert (code, found["rows"], found["df_resid"]) == (0, 678013, 677960)
+    np.testing.assert_allclose(found["deviance"], 217063.400567, rtol=1e-11)
+    np.testing.assert_allclose(found["null_deviance"], 224481.149642, rtol=1e-11)
+    np.testing.assert_allclose(found["log_likelihood"], -143193.213497, rtol=1e-11)
+    rows = {row["name"]: (row["estimate"], row["std_error"]) for row in found["coefficients"]}
+    np.testing.assert_allclose(rows["BonusMalus"], (0.0223618870895, 0.000307169809179), rtol=1e-9)
+    np.testing.assert_allclose(rows["Region[T.R94]"], (0.1198406771176, 0.067092654082151), rtol=1e-8)
+
+
 def test_the_command_keeps_what_it_compiles_and_stops_when_nobody_reads(folder, tmp_path):
     command = [os.path.join(os.path.dirname(sys.executable), "glmjax"), "fit", folder / "looms.csv", *POISSON]
     ended = subprocess.run(
