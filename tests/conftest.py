@@ -16,10 +16,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Nearly all of the tests' time is XLA's, and here no program runs long enough to earn what it is spent on. These are
-# `programs.quick_jit`'s options and some more of their kind, for the programs inside of transformations too. What tests
-# start as processes of their own is compiled as everywhere.
+# options of the kind that `programs.quick_jit` has, for the programs inside of transformations too. Sums are rewritten
+# as trees all the same: without, a lane's bits depended on the others'. What tests start as processes of their own is
+# compiled as everywhere.
 QUICK = (
-    "--xla_backend_optimization_level=1 --xla_disable_hlo_passes=tree_reduction_rewriter,cpu-parallel-task-assigner "
+    "--xla_backend_optimization_level=1 --xla_disable_hlo_passes=cpu-parallel-task-assigner "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 

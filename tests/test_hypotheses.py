@@ -81,10 +81,10 @@ def test_score_tests_by_their_definition(name):
 
 def test_an_estimated_alpha_is_compared_by_likelihoods():
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(60, 2))
+    x = rng.normal(size=(200, 3))
     y = rng.poisson(rng.gamma(1, np.exp(x[:, 0])))
     model, tables = gj.glm(gj.negative_binomial()), []
-    for d in (2, 1):
+    for d in (3, 2):
         data = gj.make_data(x[:, :d], y)
         tables.append(gj.inference(data, gj.fit_newton(model, data)))
     test = gj.likelihood_ratio(*tables)
