@@ -74,7 +74,7 @@ def _forget(tmp_path_factory, worker_id):
 # A worker takes whole files (--dist loadfile): what their tests have in common is compiled once. Those that take the
 # longest are first, so that no worker is left with one at the end.
 FIRST = (
-    "inference", "claims", "newton", "separation", "resampling", "diagnostics", "profiles", "firth", "intervals", "sgd",
+    "inference", "estimators", "claims", "newton", "separation", "resampling", "diagnostics", "profiles", "firth", "intervals", "sgd",
     "proximal", "lbfgs", "effects", "paths", "readme", "benchmark_many", "reports", "experiments", "batches",
 )  # fmt: skip
 
