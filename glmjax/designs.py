@@ -7,7 +7,7 @@ import numpy as np
 
 from .data import Data, check_family, make_data
 from .distributions import Family
-from .formulas import Matrix, Term, check_levels, expanded, factors_of, is_offset, matrix_of, names_of, parse
+from .formulas import Matrix, Term, check_levels, expanded, factors_of, is_offset, matrix_of, names_of, parse, quoted
 from .inputs import float_dtype
 from .tabular import check_text, columns_in, first_missing, kind_of, missing_rows, read_columns, rows_kept
 
@@ -74,7 +74,7 @@ def prepare(
     if exposure is not None:
         if not isinstance(exposure, str):
             raise TypeError(f"exposure must be the name of a column, got {exposure!r}; or write offset(log(column))")
-        formula += f" + offset(log(`{exposure}`))"
+        formula += f" + offset(log({quoted(exposure)}))"
     parsed = parse(formula)
     used = [name for factor in factors_of(parsed.lhs, parsed.rhs) for name in names_of(factor, available)]
     named = {name: value for name, value in beside.items() if isinstance(value, str)}
@@ -89,7 +89,7 @@ def prepare(
         if not kept.any():
             raise ValueError("every row misses a value in a column that is used; nothing is left to fit")
         table = rows_kept(table, kept)
-    for factor in factors_of(parsed.rhs):
+    for factor in factors_of(parsed.lhs, parsed.rhs):
         if factor.eval_method.value == "lookup":
             check_text(table[factor.expr], factor.expr)
     y, classes = _target(parsed.lhs, table, family)

@@ -56,8 +56,13 @@ def expanded(formula: str, frame_columns: Iterable[str]) -> str:
     if not _DOT.search(right):
         return formula
     named = {a or b for a, b in re.findall(r"`([^`]+)`|([A-Za-z_]\w*)", left)}
-    others = [f"`{name}`" for name in frame_columns if name not in named]
+    others = [quoted(name) for name in frame_columns if name not in named]
     return f"{left}~{_DOT.sub('(' + ' + '.join(others) + ')', right)}"
+
+
+def quoted(name: str) -> str:
+    """A column's name as a formula has it: in backticks only where it must, which formulaic may take for others."""
+    return name if name.isidentifier() else f"`{name}`"
 
 
 def factors_of(*sides: Any) -> list[Any]:
@@ -87,18 +92,18 @@ def names_of(factor: Any, columns: Iterable[str]) -> list[str]:
     columns, known = list(columns), functions()
     if factor.eval_method.value == "lookup":
         return [_column(factor.expr, columns)]
-    quoted: list[str] = []
+    odd: list[str] = []
 
     def placeholder(match: re.Match) -> str:
-        quoted.append(match[1])
-        return f"_quoted_{len(quoted) - 1}"
+        odd.append(match[1])
+        return f"_quoted_{len(odd) - 1}"
 
     text = _QUOTED.sub(placeholder, factor.expr)
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except SyntaxError:
         raise ValueError(f"{factor.expr!r} in the formula cannot be read") from None
-    found = [_column(name, columns) for name in quoted]
+    found = [_column(name, columns) for name in odd]
     modules = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):

@@ -93,7 +93,7 @@ def fit(
         precision: R's prior weights, likewise.
         exposure: the name of a column; its logarithm is an offset.
         missing: "raise", or "drop" to leave out rows that miss a value in a column that is used; `design.dropped`
-            counts them.
+            counts them, and other messages count the rows that are left.
         l1, l2: penalties, as `gj.fit` takes them.
         covariance, level: as `inference` takes them.
         cluster: instead of a covariance the name of a column, or (n,): rows with the same value depend on each other,

@@ -256,6 +256,23 @@ def test_an_offset_that_is_not_there_warns(looms):
     np.testing.assert_allclose(mean * looms.hours, frames.predict(fitted, looms), rtol=1e-14)
 
 
+VALUES = {  # what a column holds in row 3, and the sentence
+    "normal": {"y": ("two", r"column 'y' holds 'two' in row 3"), "a": (1j, "complex|type complex"), "b": (None, r"column 'b' has no value in row 3")},
+    "poisson": {"y": (-1.0, r"y\[3\] = -1.0 is not a target of the poisson family"), "a": (np.inf, "a is inf in row 3")},
+    "bernoulli": {"y": (2.0, r"y\[3\] = 2.0 is not a target of the bernoulli family"), "a": (1e200, "overflow")},
+    "gamma": {"y": (0.0, r"y\[3\] = 0.0 is not a target"), "w": (-1.0, r"weight\[3\] = -1"), "e": (0.0, "is -inf in row 3")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "column"), [(family, column) for family in VALUES for column in VALUES[family]])
+def test_bad_values_are_named_with_their_row(family, column):
+    value, sentence = VALUES[family][column]
+    frame = pd.DataFrame({name: np.ones(6) for name in "yabwe"}).assign(a=np.arange(6.0))
+    frame[column] = [value if row == 3 else number for row, number in enumerate(frame[column])]
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        frames.read("y ~ a + b", frame, getattr(gj, family)(), weight="w", exposure="e")
+
+
 BAD = {
     "breaks ~ wol": "there is no column 'wol' in the frame; is it 'wool'",
     "nothing ~ wool": "there is no column 'nothing'",
