@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+FEW = 8  # columns up to which an inverse is written down
+
 
 class Factor(NamedTuple):
     """`upper' upper` is the system scaled by `scale` on both sides; columns not `kept` are those of the identity."""
@@ -93,9 +95,24 @@ def smallest_pivot(factor: Factor) -> Array:
 def reciprocal_condition(upper: Array) -> Array:
     """1 / (|R| |R^-1|) of a scaled factor in the 1-norm; unit columns, as of those not kept, do not show.
 
-    |R^-1| is Hager's estimate, as in LAPACK's `trcon`: it climbs to the column of R^-1 with the largest norm, and then
-    looks at the next most promising ones.
+    Of more than a few columns |R^-1| is Hager's estimate, as in LAPACK's `trcon`: it climbs to the column of R^-1 with
+    the largest norm, and then looks at the next most promising ones.
     """
+    inverse = _inverse_norm(upper) if len(upper) <= FEW else _estimated_inverse_norm(upper)
+    return 1 / (jnp.max(jnp.sum(jnp.abs(upper), axis=0)) * inverse)
+
+
+def _inverse_norm(upper: Array) -> Array:
+    """The 1-norm of R^-1, by its rows from the last one up: for many lanes a few operations on all of them."""
+    p = len(upper)
+    eye = jnp.eye(p, dtype=upper.dtype)
+    rows: dict[int, Array] = {}
+    for i in reversed(range(p)):
+        rows[i] = (eye[i] - sum(upper[i, j] * rows[j] for j in range(i + 1, p))) / upper[i, i]
+    return jnp.max(sum(jnp.abs(row) for row in rows.values()))
+
+
+def _estimated_inverse_norm(upper: Array) -> Array:
     p = len(upper)
 
     def climb(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -106,5 +123,4 @@ def reciprocal_condition(upper: Array) -> Array:
         return best.astype(x.dtype), seen | best, jnp.maximum(largest, jnp.sum(jnp.abs(y)))
 
     start = (jnp.full(p, 1 / p, upper.dtype), jnp.zeros(p, bool), jnp.zeros((), upper.dtype))
-    largest = jax.lax.fori_loop(0, 6, climb, start)[2]
-    return 1 / (jnp.max(jnp.sum(jnp.abs(upper), axis=0)) * largest)
+    return jax.lax.fori_loop(0, 6, climb, start)[2]
