@@ -20,7 +20,7 @@ from .covariance import clustered, fisher
 from .data import Data
 from .designs import Design, prepare, read, rows_of
 from .distributions import Family
-from .formulas import Term
+from .formulas import Term, parse
 from .hypotheses import likelihood_ratio, wald_each
 from .inferences import DETERMINED, Inference, Names, inference
 from .influence import as_vector
@@ -202,15 +202,18 @@ def type2(design: Design, data: Data, fit: Fit) -> TermTests:
         fit: of the model of all terms, without a penalty.
 
     Raises:
-        ValueError: what `inference` raises.
+        ValueError: a penalized fit, and what `inference` raises.
     """
+    if np.any(np.asarray(fit.l2) != 0):
+        raise ValueError(f"the fit has a penalty, l2={fit.l2}, and a likelihood ratio compares fits without; use type3")
     with _computing_in(data.x.dtype):
         return _type2(design, data, fit)
 
 
 def _type2(design: Design, data: Data, fit: Fit) -> TermTests:
     full = inference(data, fit)
-    factors = [set(term.name.split(":")) for term in design.terms]
+    known = {str(term): {factor.expr for factor in term.factors} for term in parse(design.formula).rhs}
+    factors = [known[term.name] for term in design.terms]
 
     def without(left_out: list[Term]) -> Inference:
         # Columns of zeros are aliased: every model is of one shape, and compiled once.
