@@ -66,9 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        whose = isinstance(error, OSError) and error.strerror and error.filename
-        print(f"glmjax: {error.filename}: {error.strerror}" if whose else f"glmjax: {error}", file=sys.stderr)
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print(f"glmjax: {text}", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, ImportError) as error:
+        print(f"glmjax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("glmjax: interrupted", file=sys.stderr)

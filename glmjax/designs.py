@@ -180,7 +180,8 @@ def rows_of(design: Design, frame: Any, missing: str = "raise") -> tuple[np.ndar
     for name in table.columns:
         found, held = kind_of(table[name]), design.kinds.get(name)
         if held is not None and found != held:
-            raise TypeError(f"column {name!r} holds {found}, such as {table[name].iloc[0]!r}; it was {held} in the fit")
+            one = table[name].tolist()[0]
+            raise TypeError(f"column {name!r} holds {found}, such as {one!r}; it was {held} in the fit")
     for name in table.columns:  # a file does not tell that numbers were categories
         if name in design.levels and kind_of(table[name]) == "numbers":
             table[name] = table[name].astype("category")

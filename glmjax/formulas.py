@@ -15,6 +15,7 @@ from .tabular import imported
 _TILDE = re.compile(r"((?:[^`~]|`[^`]*`)*)~(.*)", re.DOTALL)  # none that is in a column's name
 _QUOTED = re.compile(r"`([^`]*)`")
 _DOT = re.compile(r"""(`[^`]*`|"[^"]*"|'[^']*')|(?<![\w.)\]`])\.(?![\w.`])""")  # R's "all other columns", or a name
+_CONTRASTS = {"SAS", "custom", "diff", "helmert", "poly", "sum", "treatment"}
 _NO_TEXT = {"`", '"', "\\"}
 _ELSEWHERE = {  # R's names of what is here too
     "factor": "C(a)",
@@ -149,8 +150,8 @@ def names_of(factor: Any, columns: Iterable[str]) -> list[str]:
 def _check_attribute(node: ast.Attribute, expression: str) -> None:
     """Of NumPy its elementwise functions, of `contr` the contrasts: nothing that reads or writes."""
     module = node.value.id if isinstance(node.value, ast.Name) else ""
-    allowed = not node.attr.startswith("_") and (
-        module == "contr" or (module == "np" and isinstance(getattr(np, node.attr, None), np.ufunc))
+    allowed = (module == "contr" and node.attr in _CONTRASTS) or (
+        module == "np" and not node.attr.startswith("_") and isinstance(getattr(np, node.attr, None), np.ufunc)
     )
     if not allowed and not (module == "np" and node.attr in ("where", "clip", "pi")):
         raise ValueError(

@@ -273,7 +273,7 @@ def load(path: str | os.PathLike) -> Fitted:
     """
     with jax.enable_x64(True):  # what is float32 stays so
         saved = load_file(path)
-    found = saved.notes.get("design")
+    found = saved.notes.get("design") if isinstance(saved.notes, dict) else None
     if not isinstance(found, dict) or set(found) != set(Design._fields):
         raise ValueError(f"{os.fspath(path)} holds a model of arrays, without a formula; read it with gj.load(path)")
     design = Design(**found)

@@ -301,6 +301,7 @@ BAD = {
     "breaks ~ euro": "column 'euro' is text, such as '1,5'; write numbers with a point",
     "C(wool) ~ age": r"compare it, as I\(a == 'yes'\)",
     "breaks ~ C(wool, contr.treatment('\"'))": "text there may hold none of",
+    "breaks ~ C(wool, contr.mro()[0])": "no contrast",
     "breaks ~ I(np)": "the formula cannot be used on this frame",
 }
 
@@ -443,9 +444,10 @@ def test_what_is_no_frame(looms):
 def test_a_file_of_arrays_has_no_formula(tmp_path, looms):
     data = gj.make_data(np.ones((54, 1)), looms.breaks)
     model = gj.glm(gj.poisson(), bias=False)
-    path = gj.save(tmp_path / "arrays.gj", model, gj.fit(model, data))
-    with pytest.raises(ValueError, match=r"arrays\.gj holds a model of arrays, without a formula"):
-        frames.load(path)
+    for notes in (None, ["a list"]):
+        path = gj.save(tmp_path / "arrays.gj", model, gj.fit(model, data), notes=notes)
+        with pytest.raises(ValueError, match=r"arrays\.gj holds a model of arrays, without a formula"):
+            frames.load(path)
 
 
 def test_penalized_fits_have_coefficients_by_name(looms):
