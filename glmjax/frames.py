@@ -221,6 +221,8 @@ def _type2(design: Design, data: Data, fit: Fit) -> TermTests:
         rest = data._replace(x=data.x.at[:, np.array(places, int)].set(0)) if places else data
         return inference(rest, fit_data(fit.model, rest))
 
+    if not design.terms:
+        return TermTests(Names(()), *(jnp.zeros(0, data.x.dtype) for _ in TermTests._fields[1:]))
     tests = []
     for term, mine in zip(design.terms, factors, strict=True):
         wider = [other for other, its in zip(design.terms, factors, strict=True) if mine < its]
@@ -245,7 +247,8 @@ def terms_text(tests: TermTests) -> str:
 
 def coefficients(fitted: Fitted) -> dict[str, float]:
     """The coefficients by name; for fits without a table too."""
-    values = np.asarray(as_vector(outcome(fitted.fit)))
+    with _computing_in(fitted.fit.loss.dtype):
+        values = np.asarray(as_vector(outcome(fitted.fit)))
     names = coefficient_names(fitted.design, fitted.fit.model)
     return dict(zip(names, values.tolist(), strict=False))
 

@@ -133,6 +133,20 @@ def test_type_3_tests_are_statsmodels_wald_tests_of_terms(looms, woven):
     assert "wool:tension" in frames.terms_text(tests)
 
 
+def test_a_singular_covariance_has_no_test(woven):
+    """Two clusters have a covariance of rank one: of two coefficients there is no test, where 1e17 was one."""
+    v = jnp.arange(1.0, 1 + len(woven.table.names))
+    tests = frames.type3(woven._replace(table=woven.table._replace(covariance=jnp.outer(v, v))))
+    assert np.isnan(np.asarray(tests.statistic)).tolist() == [False, True, True]
+    np.testing.assert_allclose(tests.statistic[0], (woven.table.estimate[1] / 2) ** 2, rtol=1e-12)
+
+
+def test_no_terms_have_no_tests(looms):
+    design, data = frames.read("breaks ~ 1", looms, gj.poisson())
+    tests = frames.type2(design, data, gj.fit(gj.glm(gj.poisson()), data))
+    assert (len(tests.names), tests.statistic.shape) == (0, (0,))
+
+
 def test_an_aliased_column_is_left_out_of_its_terms_test(looms):
     twice = looms.assign(again=(looms.wool == "B") * 1.0)
     tests = frames.type3(frames.fit("breaks ~ wool + again + tension + hours", twice, gj.poisson()))
@@ -467,6 +481,8 @@ def test_the_door_computes_in_float64_whatever_jax_runs_in(looms, woven, tmp_pat
         np.testing.assert_array_equal(np.asarray(fitted.table.estimate), np.asarray(woven.table.estimate))
         assert gj.summary(fitted.table) == gj.summary(woven.table)
         assert frames.type3(fitted).p_value.dtype == np.float64
+        bare = frames.coefficients(fitted._replace(table=None))
+        np.testing.assert_array_equal(list(bare.values()), np.asarray(woven.table.estimate))
         mean = frames.predict(frames.load(frames.save(tmp_path / "model.gj", fitted)), looms)
         with pytest.warns(UserWarning, match="a formula's columns are float64 but JAX runs in float32"):
             data = frames.read("breaks ~ wool", looms, gj.poisson())[1]
