@@ -31,7 +31,7 @@ from .positives import gamma, inverse_gaussian, tweedie
 from .proportions import bernoulli, binomial, quasi_binomial
 from .reports import summary, summary_frame
 from .results import Status
-from .tabular import csv_text, read_columns, read_file, write_columns
+from .tabular import columns_in, csv_text, read_columns, read_file, write_columns
 
 FAMILIES: dict[str, Callable[..., Family]] = {
     "normal": normal,
@@ -66,7 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print(f"glmjax: {text}", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, ImportError) as error:
         print(f"glmjax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -124,11 +128,13 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+_DROP = 'missing="drop"'  # as it is called in Python
 _FIT = "Fit a generalized linear model by a formula, and print its table. Messages count the file's rows from 0."
 
 
 def run_fit(options: argparse.Namespace) -> int:
     """`glmjax fit`."""
+    check_out(options.out)
     beside = [options.exposure, options.weight, options.precision, options.cluster]
     with naming(options.file):
         table = read_file(options.file, [options.formula, *filter(None, beside)])
@@ -166,17 +172,18 @@ def run_fit(options: argparse.Namespace) -> int:
 
 def run_predict(options: argparse.Namespace) -> int:
     """`glmjax predict`."""
+    check_out(options.out)
     fitted = load(options.model)
     with naming(options.file):
         table = read_file(options.file, [fitted.design.formula])
         mean = predict_frame(fitted, table, missing=options.missing)
     outputs = [str(name) for name in fitted.design.classes or ()] if mean.ndim == 2 else ["mean"]
     columns = dict(zip(outputs or map(str, range(mean.shape[1])), mean.reshape(len(mean), -1).T, strict=True))
+    if options.out:
+        write_columns(options.out, columns)
     if options.json:
         print(json.dumps({name: list(map(number, column.tolist())) for name, column in columns.items()}))
-    elif options.out:
-        write_columns(options.out, columns)
-    else:
+    elif not options.out:
         sys.stdout.write(csv_text(columns))
     return 0
 
@@ -201,10 +208,20 @@ def family_of(options: argparse.Namespace, table: Any) -> Family:
             raise ValueError("the family tweedie needs --power, from 1 to 2")
         return FAMILIES[options.family](**given)
     target = str(parse(options.formula).lhs).strip("`")
+    if target not in columns_in(table):
+        raise ValueError(f"the target of the family categorical must be a column, and {target!r} is none of the file")
     levels = [str(level) for level in read_columns(table, [target])[target].astype("category").cat.categories]
     if options.reference is not None and options.reference not in levels:
         raise ValueError(f"--reference {options.reference} is none of the classes {', '.join(levels)}")
     return categorical(len(levels), levels.index(options.reference) if options.reference else 0)
+
+
+def check_out(path: Path | None) -> None:
+    """Raise where a file could not be written, before anything is computed."""
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"--out {path}: there is no folder {path.parent}")
+    if path is not None and path.is_dir():
+        raise ValueError(f"--out {path}: that is a folder")
 
 
 @contextmanager
@@ -213,7 +230,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {str(error).replace(_DROP, '--missing drop')}") from error
 
 
 def show(fitted: Fitted, tests: TermTests | None, as_json: bool) -> None:

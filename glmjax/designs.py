@@ -7,7 +7,19 @@ import numpy as np
 
 from .data import Data, check_family, make_data
 from .distributions import Family
-from .formulas import Matrix, Term, check_levels, expanded, factors_of, is_offset, matrix_of, names_of, parse, quoted
+from .formulas import (
+    Matrix,
+    Term,
+    check_levels,
+    expanded,
+    factors_of,
+    in_floats,
+    is_offset,
+    matrix_of,
+    names_of,
+    parse,
+    quoted,
+)
 from .inputs import float_dtype
 from .tabular import check_text, columns_in, first_missing, kind_of, missing_rows, read_columns, rows_kept
 
@@ -73,9 +85,14 @@ def prepare(
     formula = expanded(formula, available)
     if exposure is not None:
         if not isinstance(exposure, str):
-            raise TypeError(f"exposure must be the name of a column, got {exposure!r}; or write offset(log(column))")
+            raise TypeError(
+                f"exposure must be the name of a column, got {type(exposure).__name__}; or write offset(log(column))"
+            )
         formula += f" + offset(log({quoted(exposure)}))"
     parsed = parse(formula)
+    for factor in factors_of(parsed.rhs):
+        if factor.expr in {target.expr for target in factors_of(parsed.lhs)}:
+            raise ValueError(f"the target {factor.expr} is on the right side of the formula too; leave it out there")
     used = [name for factor in factors_of(parsed.lhs, parsed.rhs) for name in names_of(factor, available)]
     named = {name: value for name, value in beside.items() if isinstance(value, str)}
     for name, value in named.items():
@@ -92,9 +109,14 @@ def prepare(
     for factor in factors_of(parsed.lhs, parsed.rhs):
         if factor.eval_method.value == "lookup":
             check_text(table[factor.expr], factor.expr)
+    computed = [factor for factor in factors_of(parsed.lhs) if factor.eval_method.value != "lookup"]
+    table = in_floats(factors_of(parsed.rhs) + computed, table)
     y, classes = _target(parsed.lhs, table, family)
     made = matrix_of(parsed.rhs, table, {}, {})
     parts = parts_of(made)
+    for term in made.terms:
+        if not term.columns:
+            warnings.warn(f"{term.name} has one level in these rows, and so no column: it is left out", stacklevel=3)
     design = Design(
         formula=formula,
         bias=parts.bias,
@@ -114,8 +136,9 @@ def prepare(
 
     def aligned(value: Any) -> Any:
         if isinstance(value, str):
-            return table[value].to_numpy()
-        return np.asarray(value)[kept] if value is not None and len(value) == rows else value
+            held = table[value].to_numpy()
+            return held.astype(np.int64) if held.dtype == float and (held % 1 == 0).all() else held  # labels may be
+        return np.asarray(value)[kept] if np.shape(value)[:1] == (rows,) else value
 
     x = parts.x.astype(float_dtype(np.float64), copy=False)
     rest = {name: aligned(value) for name, value in beside.items()}
@@ -157,7 +180,12 @@ def rows_of(design: Design, frame: Any, missing: str = "raise") -> tuple[np.ndar
     for name in table.columns:
         found, held = kind_of(table[name]), design.kinds.get(name)
         if held is not None and found != held:
-            raise TypeError(f"column {name!r} holds {found}, such as {table[name].iloc[0]!r}; it was {held} in the fit")
+            one = table[name].tolist()[0]
+            raise TypeError(f"column {name!r} holds {found}, such as {one!r}; it was {held} in the fit")
+    for name in table.columns:  # a file does not tell that numbers were categories
+        if name in design.levels and kind_of(table[name]) == "numbers":
+            table[name] = table[name].astype("category")
+    table = in_floats(factors_of(terms), table)
     check_levels(terms, table, design.levels)
     parts = parts_of(matrix_of(terms, table, design.levels, design.states))
     if parts.columns != design.columns:
@@ -208,7 +236,7 @@ def _target(side: Any, table: Any, family: Family) -> tuple[np.ndarray, tuple[An
         return _coded(column, name, family)
     made = matrix_of(side, table, {}, {})
     if made.levels:
-        raise TypeError(f"the target {side} holds text; name its column alone, or compare it, as (a == 'yes')")
+        raise TypeError(f"the target {side} holds text; name its column alone, or compare it, as I(a == 'yes')")
     return (made.values[:, 0] if made.values.shape[1] == 1 else made.values), None
 
 

@@ -1,5 +1,6 @@
 """Files that are whole or not there: written to a temporary name beside the target, synced, then renamed."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -13,6 +14,10 @@ def write_atomic(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
     Raises `OSError` where the folder cannot be written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.parent.is_dir():  # else the message would name the temporary file
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import keyword
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,19 @@ import numpy as np
 
 from .tabular import imported
 
-_QUOTED = re.compile(r"`([^`]+)`")
-_DOT = re.compile(r"(?<![\w.)\]`])\.(?![\w.`])")  # R's "all other columns"
+_TILDE = re.compile(r"((?:[^`~]|`[^`]*`)*)~(.*)", re.DOTALL)  # none that is in a column's name
+_QUOTED = re.compile(r"`([^`]*)`")
+_DOT = re.compile(r"""(`[^`]*`|"[^"]*"|'[^']*')|(?<![\w.)\]`])\.(?![\w.`])""")  # R's "all other columns", or a name
+_CONTRASTS = {"SAS", "custom", "diff", "helmert", "poly", "sum", "treatment"}
+_NO_TEXT = {"`", '"', "\\"}
+_ELSEWHERE = {  # R's names of what is here too
+    "factor": "C(a)",
+    "relevel": 'C(a, contr.treatment("level"))',
+    "ifelse": "np.where(a, b, c)",
+    "ns": "cs(a, df=4, constraints='center')",
+    "pmin": "np.minimum(a, b)",
+    "pmax": "np.maximum(a, b)",
+} | {name: f"np.{name}(a)" for name in ("sqrt", "abs", "log1p", "expm1", "sin", "cos", "tan", "floor", "ceil", "sign")}
 _STRANGE = {"exp10", "Q"}  # of formulaic's functions: one that is not what it says, and one that backticks serve for
 
 
@@ -31,7 +43,9 @@ def parse(formula: str) -> Any:
     try:
         parsed = Formula(formula)
     except Exception as error:  # formulaic's own, and those of Python's parser
-        raise ValueError(f"formula={formula!r} cannot be read: {_plain(str(error)).splitlines()[0]}") from None
+        words = [word for word in re.findall(r"\w+", formula) if keyword.iskeyword(word)]
+        hint = f"; {words[0]!r} is a word of Python's: rename that column" if words else ""
+        raise ValueError(f"formula={formula!r} cannot be read: {_plain(str(error)).splitlines()[0]}{hint}") from None
     sides = getattr(parsed, "lhs", None), getattr(parsed, "rhs", None)
     if any(side is None or isinstance(side, tuple) for side in sides) or not list(sides[0]):  # type: ignore[arg-type]
         raise ValueError(f"formula={formula!r} must have one target and one right side, as 'y ~ a + b'")
@@ -50,18 +64,23 @@ def expanded(formula: str, frame_columns: Iterable[str]) -> str:
     """The formula with "." written as all columns that are not named on its left."""
     if not isinstance(formula, str):
         raise TypeError(f"formula must be text such as 'y ~ a + b', got {formula!r}")
-    left, tilde, right = formula.partition("~")
-    if not tilde or not left.strip():
+    sides = _TILDE.match(formula)
+    if not sides or not sides[1].strip():
         raise ValueError(f"formula={formula!r} must have a target on its left, as 'y ~ a + b'")
-    if not _DOT.search(right):
+    left, right = sides[1], sides[2]
+    for name in _QUOTED.findall(formula):
+        quoted(name)
+    if all(found[1] for found in _DOT.finditer(right)):
         return formula
-    named = {a or b for a, b in re.findall(r"`([^`]+)`|([A-Za-z_]\w*)", left)}
-    others = [quoted(name) for name in frame_columns if name not in named]
-    return f"{left}~{_DOT.sub('(' + ' + '.join(others) + ')', right)}"
+    named = {a or b for a, b in re.findall(r"`([^`]+)`|([^\W\d]\w*)", left)}
+    others = " + ".join(quoted(name) for name in frame_columns if name not in named)
+    return f"{left}~{_DOT.sub(lambda found: found[1] or f'({others})', right)}"
 
 
 def quoted(name: str) -> str:
     """A column's name as a formula has it: in backticks only where it must, which formulaic may take for others."""
+    if "`" in name or name in ("", "1", "."):  # these are other things to formulaic, in backticks too
+        raise ValueError(f"no formula can hold a column of the name {name!r}; rename it")
     return name if name.isidentifier() else f"`{name}`"
 
 
@@ -80,6 +99,8 @@ def functions() -> dict[str, Any]:
 
 
 def _offset(values: Any) -> Any:
+    if getattr(values, "dtype", None) == "category":
+        raise TypeError("it holds text, and an offset is a number")
     return values
 
 
@@ -89,31 +110,38 @@ def _bound(*values: Any) -> np.ndarray:
 
 def names_of(factor: Any, columns: Iterable[str]) -> list[str]:
     """The columns of the frame that a factor is made of; raises for what is neither a column nor a known function."""
+    from formulaic.utils.code import sanitize_variable_names
+
     columns, known = list(columns), functions()
     if factor.eval_method.value == "lookup":
         return [_column(factor.expr, columns)]
-    odd: list[str] = []
-
-    def placeholder(match: re.Match) -> str:
-        odd.append(match[1])
-        return f"_quoted_{len(odd) - 1}"
-
-    text = _QUOTED.sub(placeholder, factor.expr)
+    odd: dict[str, str] = {}
+    # By formulaic's own reading of what is a name and what is text: what it will run is looked at, and nothing else.
+    text = sanitize_variable_names(factor.expr, dict.fromkeys([*columns, *known]), odd)
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except SyntaxError:
         raise ValueError(f"{factor.expr!r} in the formula cannot be read") from None
-    found = [_column(name, columns) for name in odd]
+    found = [_column(name, columns) for name in odd.values()]
     modules = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             _check_attribute(node, factor.expr)
         elif isinstance(node, ast.Lambda | ast.NamedExpr | ast.comprehension | ast.Await):
             raise ValueError(f"{factor.expr!r} in the formula is a program; use functions of columns")
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
+            raise ValueError(f"{factor.expr!r} in the formula: inside of a function a power is **, as in I(a**2)")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and set(node.value) & _NO_TEXT:
+            # formulaic pastes the text of some calls into code.
+            raise ValueError(f'{factor.expr!r} in the formula: text there may hold none of ` " \\; rename that level')
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ELSEWHERE:
+            here = _ELSEWHERE[node.func.id]
+            raise ValueError(f"{factor.expr!r} in the formula: {node.func.id} is not known here; write {here}")
         elif (
             isinstance(node, ast.Name)
             and id(node) not in modules
-            and (node.id in columns or not (node.id in known or node.id.startswith("_quoted_")))
+            and node.id not in odd
+            and (node.id in columns or node.id not in known)
         ):
             found.append(_column(node.id, columns, known))
     return list(dict.fromkeys(found))
@@ -122,8 +150,8 @@ def names_of(factor: Any, columns: Iterable[str]) -> list[str]:
 def _check_attribute(node: ast.Attribute, expression: str) -> None:
     """Of NumPy its elementwise functions, of `contr` the contrasts: nothing that reads or writes."""
     module = node.value.id if isinstance(node.value, ast.Name) else ""
-    allowed = not node.attr.startswith("_") and (
-        module == "contr" or (module == "np" and isinstance(getattr(np, node.attr, None), np.ufunc))
+    allowed = (module == "contr" and node.attr in _CONTRASTS) or (
+        module == "np" and not node.attr.startswith("_") and isinstance(getattr(np, node.attr, None), np.ufunc)
     )
     if not allowed and not (module == "np" and node.attr in ("where", "clip", "pi")):
         raise ValueError(
@@ -176,8 +204,8 @@ def matrix_of(side: Any, table: Any, levels: dict[str, list[Any]], states: dict[
             warnings.simplefilter("ignore", RuntimeWarning)  # log(0): it is looked at when it is there
             warnings.simplefilter("error", DataMismatchWarning)
             made = PandasMaterializer(table, context=functions()).get_model_matrix(spec, output="numpy")
-    except (FormulaicError, DataMismatchWarning) as error:
-        raise ValueError(f"the formula cannot be used on this frame: {_plain(str(error))}") from None
+    except (FormulaicError, DataMismatchWarning, ValueError, TypeError) as error:
+        raise ValueError(f"the formula cannot be used on this frame: {' '.join(_plain(str(error)).split())}") from None
     spec = made.model_spec
     return Matrix(
         values=np.asarray(made),
@@ -188,16 +216,28 @@ def matrix_of(side: Any, table: Any, levels: dict[str, list[Any]], states: dict[
     )
 
 
+def in_floats(factors: list[Any], table: Any) -> Any:
+    """The table, its integers as floats but for those that are levels: NumPy's integers overflow in silence."""
+    found = [(factor, names_of(factor, table.columns)) for factor in factors]
+    names = [name for factor, its in found if not _is_category(factor, its) for name in its]
+    return table.astype({name: np.float64 for name in names if table[name].dtype.kind in "iu"})
+
+
+def _is_category(factor: Any, names: list[str]) -> bool:
+    """Whether a factor is `C` of one column."""
+    return len(names) == 1 and bool(re.match(rf"C\(\s*`?{re.escape(names[0])}`?\s*[,)]", factor.expr))
+
+
 def check_levels(side: Any, table: Any, levels: dict[str, list[Any]]) -> None:
     """Raise for a level that was not there when the levels were found, of a factor that is one column."""
     import pandas as pd
 
     for factor in factors_of(side):
         names = names_of(factor, table.columns)
-        whole = len(names) == 1 and re.match(rf"(C\(\s*)?`?{re.escape(names[0])}`?\s*([,)]|$)", factor.expr)
-        if factor.expr not in levels or not whole:  # of another expression formulaic tells
-            continue
-        strange = [level for level in pd.unique(table[names[0]]) if level not in levels[factor.expr]]
+        if factor.expr not in levels or not (_is_category(factor, names) or factor.expr == names[0]):
+            continue  # of another expression formulaic tells
+        found = pd.unique(table[names[0]]).tolist()
+        strange = [level for level in found if level not in levels[factor.expr]]
         if strange:
             row = int(np.argmax((table[names[0]] == strange[0]).to_numpy()))
             shown = ", ".join(map(repr, levels[factor.expr][:12])) + ", ..." * (len(levels[factor.expr]) > 12)

@@ -20,7 +20,7 @@ from .covariance import clustered, fisher
 from .data import Data
 from .designs import Design, prepare, read, rows_of
 from .distributions import Family
-from .formulas import Term
+from .formulas import Term, parse
 from .hypotheses import likelihood_ratio, wald_each
 from .inferences import DETERMINED, Inference, Names, inference
 from .influence import as_vector
@@ -202,15 +202,18 @@ def type2(design: Design, data: Data, fit: Fit) -> TermTests:
         fit: of the model of all terms, without a penalty.
 
     Raises:
-        ValueError: what `inference` raises.
+        ValueError: a penalized fit, and what `inference` raises.
     """
+    if np.any(np.asarray(fit.l2) != 0):
+        raise ValueError(f"the fit has a penalty, l2={fit.l2}, and a likelihood ratio compares fits without; use type3")
     with _computing_in(data.x.dtype):
         return _type2(design, data, fit)
 
 
 def _type2(design: Design, data: Data, fit: Fit) -> TermTests:
     full = inference(data, fit)
-    factors = [set(term.name.split(":")) for term in design.terms]
+    known = {str(term): {factor.expr for factor in term.factors} for term in parse(design.formula).rhs}
+    factors = [known[term.name] for term in design.terms]
 
     def without(left_out: list[Term]) -> Inference:
         # Columns of zeros are aliased: every model is of one shape, and compiled once.
@@ -218,6 +221,8 @@ def _type2(design: Design, data: Data, fit: Fit) -> TermTests:
         rest = data._replace(x=data.x.at[:, np.array(places, int)].set(0)) if places else data
         return inference(rest, fit_data(fit.model, rest))
 
+    if not design.terms:
+        return TermTests(Names(()), *(jnp.zeros(0, data.x.dtype) for _ in TermTests._fields[1:]))
     tests = []
     for term, mine in zip(design.terms, factors, strict=True):
         wider = [other for other, its in zip(design.terms, factors, strict=True) if mine < its]
@@ -242,7 +247,8 @@ def terms_text(tests: TermTests) -> str:
 
 def coefficients(fitted: Fitted) -> dict[str, float]:
     """The coefficients by name; for fits without a table too."""
-    values = np.asarray(as_vector(outcome(fitted.fit)))
+    with _computing_in(fitted.fit.loss.dtype):
+        values = np.asarray(as_vector(outcome(fitted.fit)))
     names = coefficient_names(fitted.design, fitted.fit.model)
     return dict(zip(names, values.tolist(), strict=False))
 
@@ -270,7 +276,7 @@ def load(path: str | os.PathLike) -> Fitted:
     """
     with jax.enable_x64(True):  # what is float32 stays so
         saved = load_file(path)
-    found = saved.notes.get("design")
+    found = saved.notes.get("design") if isinstance(saved.notes, dict) else None
     if not isinstance(found, dict) or set(found) != set(Design._fields):
         raise ValueError(f"{os.fspath(path)} holds a model of arrays, without a formula; read it with gj.load(path)")
     design = Design(**found)

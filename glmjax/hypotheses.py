@@ -89,10 +89,12 @@ def wald_each(table: Inference, asked: Array) -> HypothesisTest:
 
 
 def _half(spread: Array, gap: Array) -> Array:
-    """What has the square `gap' spread^-1 gap`, by Cholesky of the correlations."""
+    """What has the square `gap' spread^-1 gap`, by Cholesky of the correlations; NaN where they are singular."""
     scale = 1 / jnp.sqrt(jnp.diag(spread))
     upper = jnp.linalg.cholesky(spread * scale[:, None] * scale[None]).T
-    return jax.scipy.linalg.solve_triangular(upper, scale * gap, trans=1)
+    # A sandwich of fewer clusters than coefficients has pivots that are rounding errors, and would give 1e17.
+    regular = jnp.all(jnp.diag(upper) ** 2 > 10 * len(gap) * jnp.finfo(gap.dtype).eps)
+    return jnp.where(regular, jax.scipy.linalg.solve_triangular(upper, scale * gap, trans=1), jnp.nan)
 
 
 @quick_jit

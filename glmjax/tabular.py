@@ -26,47 +26,77 @@ def imported() -> Any:
 
 def columns_in(frame: Any) -> list[str]:
     """The names of a frame's columns."""
-    narwhals = imported()
-    if isinstance(frame, Mapping):
-        return [str(name) for name in frame]
+    names = list(frame) if isinstance(frame, Mapping) else _wide(frame).columns
+    twice = [name for i, name in enumerate(map(str, names)) if name in map(str, names[:i])]
+    if twice:
+        raise ValueError(f"the frame has more than one column {twice[0]!r}; rename them")
+    return [str(name) for name in names]
+
+
+def _wide(frame: Any) -> Any:
+    """A frame as narwhals has it."""
     try:
-        return [str(name) for name in narwhals.from_native(frame, eager_only=True).columns]
+        return imported().from_native(frame, eager_only=True)
     except TypeError:
         raise TypeError(
             f"frame must be a pandas, polars or Arrow data frame, or a dict of columns, got {type(frame).__name__}"
         ) from None
+    except ValueError as error:  # a name that is there twice
+        raise ValueError(f"the frame cannot be read: {' '.join(str(error).split())}") from None
 
 
 def read_columns(frame: Any, names: list[str]) -> Any:
     """Those columns of a frame as a pandas frame of numbers, text and categories; missing values are None or NaN."""
     import pandas as pd
 
-    narwhals = imported()
     if isinstance(frame, Mapping):
-        lengths = {name: len(frame[name]) for name in names}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"the columns are of different lengths: {lengths}")
-        frame = pd.DataFrame({name: np.asarray(frame[name]) for name in names})
-    wide = narwhals.from_native(frame, eager_only=True)
+        frame = pd.DataFrame(_columns_of({str(name): value for name, value in frame.items()}, names))
+    wide = _wide(frame)
     if len(wide) == 0:
         raise ValueError("the frame has 0 rows; nothing can be done with no data")
-    read = {name: _readable(wide.get_column(name).to_pandas(), name) for name in names}
+    keys = {str(key): key for key in wide.columns}  # pandas may have numbers for names
+    read = {}
+    for name in names:
+        column = wide.get_column(keys[name])
+        whole = column.dtype.is_integer() and column.null_count() > 0  # which pandas may have made floats of
+        read[name] = _readable(column.to_pandas().astype("Int64") if whole else column.to_pandas(), name)
     return pd.DataFrame(read, index=range(len(wide)))
 
 
+def _columns_of(frame: Mapping, names: list[str]) -> dict[str, Any]:
+    """The columns of a dict, (n,) each."""
+    import pandas as pd
+
+    for name in names:
+        if np.ndim(frame[name]) != 1:
+            raise ValueError(f"column {name!r} of the dict must be (n,), got shape {np.shape(frame[name])}")
+    lengths = {name: len(frame[name]) for name in names}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the columns are of different lengths: {lengths}")
+    # NumPy would make text of a list's numbers and missing values, and forget the order of categories.
+    kept = (pd.Series, pd.Categorical, list, tuple)
+    read = {name: frame[name] if isinstance(frame[name], kept) else np.asarray(frame[name]) for name in names}
+    return {name: pd.Series(value).reset_index(drop=True) for name, value in read.items()}
+
+
 def _readable(column: Any, name: str) -> Any:
-    """A pandas column of numbers, or of categories, which text is made; what is missing is NaN."""
+    """A pandas column of float64, int64 (Int64 while it misses some), bool, or categories, which text is made."""
     import pandas as pd
 
     column = column.reset_index(drop=True)
     kind = pd.api.types.infer_dtype(column, skipna=True)
+    if "dictionary" in str(column.dtype):
+        column, kind = column.astype("category"), "categorical"
     if kind in ("string", "categorical"):
-        return column.astype("category").cat.remove_unused_categories()
+        column = column.astype("category").cat.remove_unused_categories()
+        return column.cat.rename_categories([_level(level) for level in column.cat.categories])
     if kind in ("boolean", "integer", "floating", "mixed-integer-float", "decimal", "empty"):
-        plain = isinstance(column.dtype, np.dtype) and column.dtype != object
-        return column if plain else pd.Series(column.to_numpy(float, na_value=np.nan))
+        if kind == "integer" and column.dtype != np.uint64:
+            return column.astype("Int64" if column.isna().any() else np.int64)
+        return column if column.dtype == bool else pd.Series(column.to_numpy(np.float64, na_value=np.nan))
     if not kind.startswith("mixed"):
-        raise TypeError(f"column {name!r} holds {kind}, which is neither number nor text; make numbers of it")
+        remedy = "text must be UTF-8" if kind == "bytes" else "make numbers of it"
+        raise TypeError(f"column {name!r} holds {kind}, which is neither number nor text; {remedy}")
     held = column.dropna()
     text = held.map(lambda value: isinstance(value, str))
     other = held[~text & ~held.map(lambda value: isinstance(value, Real | Decimal))]
@@ -77,12 +107,21 @@ def _readable(column: Any, name: str) -> Any:
     )
 
 
+def _level(level: Any) -> Any:
+    """A category as a file can hold it: intervals and dates are text."""
+    level = level.item() if isinstance(level, np.generic) else level
+    return level if isinstance(level, str | bool | int | float) else str(level)
+
+
 def check_text(column: Any, name: str) -> None:
     """Raise where a column of text is mostly numbers: one bad entry makes a file's column text."""
     if kind_of(column) != "text":
         return
     levels = [level for level in column.cat.categories if isinstance(level, str)]
     strange = [level for level in levels if not _is_number(level)]
+    commas = [level for level in levels if re.fullmatch(r"[-+]?\d+(,\d+)+(\.\d*)?", level)]
+    if len(commas) > len(levels) / 2:
+        raise TypeError(f"column {name!r} is text, such as {commas[0]!r}; write numbers with a point and no comma")
     if 0 < len(strange) <= len(levels) / 2:
         row = int(np.argmax((column == strange[0]).to_numpy()))
         raise TypeError(
@@ -107,6 +146,7 @@ def missing_rows(table: Any) -> np.ndarray:
 def rows_kept(table: Any, kept: np.ndarray) -> Any:
     """Some rows of a table; levels that none of them has are none, as in R."""
     part = table[kept].reset_index(drop=True)
+    part = part.astype({name: np.int64 for name in part.columns if part[name].dtype == "Int64"})
     return part.apply(lambda column: column.cat.remove_unused_categories() if kind_of(column) == "text" else column)
 
 
@@ -136,7 +176,8 @@ def read_file(path: Path, mentions: list[str]) -> Any:
     except ImportError as error:
         raise ImportError("files are read by pyarrow: pip install 'glmjax[frames]'") from error
     if not path.is_file():
-        raise ValueError("there is no such file" if not path.exists() else "is no file")
+        kind = "a folder" if path.is_dir() else "no plain file, such as can be read twice; save it to one"
+        raise ValueError(f"is {kind}" if path.exists() else "there is no such file")
     if path.stat().st_size == 0:
         raise ValueError("the file is empty")
     kinds = [suffix.lower() for suffix in path.suffixes]
@@ -147,7 +188,7 @@ def read_file(path: Path, mentions: list[str]) -> Any:
             wanted = [name for name in names if any(name in text for text in mentions)]
             everything = any(re.search(r"~.*(?<![\w.)])\.(?![\w.])", text) for text in mentions)  # y ~ .
             return parquet.read_table(path, columns=None if everything else wanted)
-        return arrow_csv.read_csv(
+        table = arrow_csv.read_csv(
             path,
             parse_options=arrow_csv.ParseOptions(delimiter="\t" if ".tsv" in kinds else ","),
             convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False),
@@ -157,10 +198,16 @@ def read_file(path: Path, mentions: list[str]) -> Any:
         raise ValueError(
             f"cannot be read as {kind}, which its name says it is: {str(error).splitlines()[0]}"
         ) from error
+    other = [mark for mark in (";", "\t", "|") if len(table.column_names) == 1 and mark in table.column_names[0]]
+    if other:
+        raise ValueError(f"its columns are separated by {other[0]!r}; save it with commas, or tabs as .tsv")
+    return table
 
 
 def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
     """Columns as a Parquet file, or as CSV; written whole or not at all."""
+    if path.suffix.lower() not in (".parquet", ".pq", ".csv", ".txt", ""):
+        raise ValueError(f"{path} is neither .csv nor .parquet, and these are what can be written")
     if path.suffix.lower() in (".parquet", ".pq"):
         import pyarrow as pa
         from pyarrow import parquet

@@ -50,9 +50,9 @@ def test_fit_predict_and_summary_are_those_of_frames(folder, looms, capsys):  # 
     assert (code, lines[0]) == (0, "mean")
     mean = frames.predict(fitted, looms)
     np.testing.assert_array_equal(np.array(lines[1:], float), mean)
-    for name in ("mean.csv", "mean.parquet"):
-        code, out, _ = run(capsys, "predict", folder / "model.gj", folder / "looms.tsv", "--out", folder / name)
-        assert (code, out) == (0, "")
+    for name, more in {"mean.csv": ["--json"], "mean.parquet": []}.items():
+        code, out, _ = run(capsys, "predict", folder / "model.gj", folder / "looms.tsv", "--out", folder / name, *more)
+        assert (code, json.loads(out)["mean"] if more else out) == (0, mean.tolist() if more else "")
     np.testing.assert_array_equal(pd.read_parquet(folder / "mean.parquet")["mean"], mean)
     np.testing.assert_array_equal(np.loadtxt(folder / "mean.csv", skiprows=1), mean)
 
@@ -122,6 +122,9 @@ BAD = {
     "ragged.csv": (b"breaks,wool,tension\n1,A,x\n2,A\n", "cannot be read as CSV"),
     "binary.csv": (bytes(range(256)) * 4, "cannot be read as CSV|there is no column"),
     "text.parquet": (b"breaks,wool,tension\n1,A,x\n", "cannot be read as Parquet, which its name says it is"),
+    "semicolons.csv": (b"breaks;wool;tension\n1;A;x\n", "its columns are separated by ';'"),
+    "latin.csv": ("breaks,wool,tension\n1,Ä,x\n2,B,y\n".encode("latin-1"), "column 'wool' holds bytes.* must be UTF-8"),
+    "twice.csv": (b"breaks,wool,tension,wool\n1,A,x,A\n", "'wool' 2 times"),
     "negative.csv": (b"breaks,wool,tension\n1,A,x\n-2,B,y\n", r"y\[1\] = -2"),
 }
 
@@ -151,10 +154,22 @@ def test_bad_models_and_options_are_named(folder, tmp_path, capsys):
         ("--link", "logit"): "link='logit' is not a link of the poisson family",
         ("--weight", "wool"): "weight",
         ("--exposure", "nothing"): "there is no column 'nothing'",
+        ("--out", tmp_path / "nowhere" / "model.gj"): f"there is no folder {tmp_path / 'nowhere'}",
+        ("--out", tmp_path): "that is a folder",
     }.items():
         code, _, err = run(capsys, "fit", folder / "looms.csv", *POISSON, *options)
         assert code == 2
         assert sentence in err
+    code, _, err = run(capsys, "fit", folder / "looms.csv", "log(breaks) ~ wool", "--family", "categorical")
+    assert (code, "must be a column, and 'log(breaks)' is none" in err) == (2, True)
+    assert run(capsys, "fit", "-", *POISSON)[0] == 2
+    assert "no plain file" in run(capsys, "fit", os.devnull, *POISSON)[2]
+    assert (
+        run(capsys, "summary", tmp_path / "none.gj")[2]
+        == f"glmjax: {tmp_path / 'none.gj'}: No such file or directory\n"
+    )
+    code, _, err = run(capsys, "predict", folder / "model.gj", folder / "looms.csv", "--out", tmp_path / "mean.xlsx")
+    assert (code, "neither .csv nor .parquet" in err, (tmp_path / "mean.xlsx").exists()) == (2, True, False)
     with pytest.raises(SystemExit) as ended:
         cli.main(["fit", "x.csv", "y ~ a", "--family", "normal-ish"])
     assert ended.value.code == 2

@@ -133,6 +133,20 @@ def test_type_3_tests_are_statsmodels_wald_tests_of_terms(looms, woven):
     assert "wool:tension" in frames.terms_text(tests)
 
 
+def test_a_singular_covariance_has_no_test(woven):
+    """Two clusters have a covariance of rank one: of two coefficients there is no test, where 1e17 was one."""
+    v = jnp.arange(1.0, 1 + len(woven.table.names))
+    tests = frames.type3(woven._replace(table=woven.table._replace(covariance=jnp.outer(v, v))))
+    assert np.isnan(np.asarray(tests.statistic)).tolist() == [False, True, True]
+    np.testing.assert_allclose(tests.statistic[0], (woven.table.estimate[1] / 2) ** 2, rtol=1e-12)
+
+
+def test_no_terms_have_no_tests(looms):
+    design, data = frames.read("breaks ~ 1", looms, gj.poisson())
+    tests = frames.type2(design, data, gj.fit(gj.glm(gj.poisson()), data))
+    assert (len(tests.names), tests.statistic.shape) == (0, (0,))
+
+
 def test_an_aliased_column_is_left_out_of_its_terms_test(looms):
     twice = looms.assign(again=(looms.wool == "B") * 1.0)
     tests = frames.type3(frames.fit("breaks ~ wool + again + tension + hours", twice, gj.poisson()))
@@ -291,6 +305,18 @@ BAD = {
     "breaks ~ open('x')": "there is no column 'open'",
     "breaks ~ exp10(age)": "there is no column 'exp10'",
     "-breaks ~ wool": "must have one target",
+    "breaks ~ wool + breaks": "the target breaks is on the right side",
+    "breaks ~ offset(wool)": "it holds text, and an offset is a number",
+    "breaks ~ I(age^2)": r"a power is \*\*",
+    "breaks ~ sqrt(hours)": r"sqrt is not known here; write np.sqrt\(a\)",
+    "breaks ~ factor(wool)": r"factor is not known here; write C\(a\)",
+    "breaks ~ log(`class`)": "'class' is a word of Python's: rename that column",
+    "breaks ~ `1`": "no formula can hold a column of the name '1'",
+    "breaks ~ euro": "column 'euro' is text, such as '1,5'; write numbers with a point",
+    "C(wool) ~ age": r"compare it, as I\(a == 'yes'\)",
+    "breaks ~ C(wool, contr.treatment('\"'))": "text there may hold none of",
+    "breaks ~ C(wool, contr.mro()[0])": "no contrast",
+    "breaks ~ I(np)": "the formula cannot be used on this frame",
 }
 
 
@@ -298,9 +324,107 @@ BAD = {
 def test_bad_formulas_and_columns_are_named(looms, formula):
     mixed = looms.age.astype(object).where(looms.index != 3, "three")
     typed = looms.age.astype(str).where(looms.index != 7, "x")
-    frame = looms.assign(when=pd.Timestamp("2026-01-01"), mixed=mixed, typed=typed)
+    frame = looms.assign(when=pd.Timestamp("2026-01-01"), mixed=mixed, typed=typed, euro=["1,5", "2,25"] * 27)
+    frame = frame.assign(**{"class": 1.0, "1": 2.0})
     with pytest.raises((ValueError, TypeError), match=BAD[formula]):
         frames.read(formula, frame, gj.poisson())
+
+
+def test_names_of_columns_run_no_code(tmp_path):
+    """The frame may come from a stranger too: text in a formula and a column's name together once made code."""
+    touch = f"__import__('pathlib').Path('{tmp_path / 'here'}').touch()"
+    hidden = f"', {touch}, '"
+    across = f"a` + cbind(a, '`{hidden}`') + `a"
+    frame = pd.DataFrame({"y": np.ones(4), "a": np.arange(4.0), hidden: np.ones(4), across: np.ones(4)})
+    for formula in (f"y ~ cbind(a, '`{hidden}`')", f"y ~ I({touch})", "y ~ ."):
+        with pytest.raises(ValueError, match="formula"):
+            frames.read(formula, frame, gj.normal())
+    _, data = frames.read(f"y ~ a + cbind(a, `{hidden}`)", frame, gj.normal())
+    assert data.x.shape == (4, 3)
+    assert not (tmp_path / "here").exists()
+
+
+def test_columns_are_found_by_any_name():
+    frame = pd.DataFrame(
+        {"y": [1.0, 2, 4], "a b": [1.0, 2, 3], "a_b": [5.0, 1, 2], "x~y": [0.0, 1, 1], "a.b": [7.0, 8, 1]}
+    )
+    for formula, columns in {
+        "y ~ I(`a b` + a_b)": [[6.0, 3, 5]],  # the name that Python has for the one is that of the other
+        "`x~y` ~ .": [[1.0, 2, 4], [1, 2, 3], [5, 1, 2], [7, 8, 1]],
+        "y ~ `a.b` + log(`a.b`)": [[7.0, 8, 1], np.log([7, 8, 1])],
+    }.items():
+        np.testing.assert_array_equal(frames.read(formula, frame, gj.normal())[1].x, np.transpose(columns))
+    numbered = pd.DataFrame([[1.0, 2, 3], [4, 5, 7]], columns=[0, 2, 3])
+    np.testing.assert_array_equal(frames.read("`0` ~ .", numbered, gj.normal())[1].x, [[2, 3], [5, 7]])
+    with pytest.raises(ValueError, match="'1'; rename it"):  # which was taken for the intercept
+        frames.read("`0` ~ .", numbered.set_axis([0, 1, 2], axis=1), gj.normal())
+    with pytest.raises(ValueError, match=r"'a' 2 times"):
+        frames.read("y ~ a", pd.DataFrame([[1.0, 2, 3]], columns=["y", "a", "a"]), gj.normal())
+
+
+def test_integers_do_not_overflow_and_keep_their_names():
+    small = pd.DataFrame({"y": [1.0, 2, 3], "k": np.array([3, 200, 7], np.uint8), "n": [3_000_000, 1, 2]})
+    x = frames.read("y ~ I(-k) + I(n**3) + n:n + k:n", small, gj.normal())[1].x
+    np.testing.assert_array_equal(x, np.transpose([[-3.0, -200, -7], [2.7e19, 1, 8], small.n, [9e6, 200, 14]]))
+    holes = {"y": [1.0, 2, 3, 4], "k": [1, None, 3, 1]}
+    for frame in (pd.DataFrame(holes).astype({"k": "Int64"}), pl.DataFrame(holes), pa.table(holes)):
+        design, _ = frames.read("y ~ C(k)", frame, gj.normal(), missing="drop")
+        assert design.columns == ("C(k)[T.3]",)
+        assert frames.read("k ~ y", frame, gj.categorical(2), missing="drop")[0].classes == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "string",
+        pd.ArrowDtype(pa.string()),
+        pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string())),
+        pd.CategoricalDtype(["A", "unused", "B"]),
+    ],
+)
+def test_every_kind_of_text_is_a_category(looms, kind):
+    _, data = frames.read("breaks ~ wool", looms.astype({"wool": kind}), gj.poisson())
+    np.testing.assert_array_equal(data.x[:, 0], looms.wool == "B")
+
+
+def test_lists_in_a_dict_are_read_as_they_are():
+    lists = {"y": [1.0, 2.0, 3.0], "g": ["a", None, "b"], "n": ["a", np.nan, "b"], "m": ["a", 1, "b"]}
+    for name in "gn":
+        design, _ = frames.read(f"y ~ {name}", lists, gj.normal(), missing="drop")
+        assert (design.dropped, design.columns) == (1, (f"{name}[T.b]",))
+    with pytest.raises(TypeError, match="column 'm' holds 1 in row 1"):
+        frames.read("y ~ m", lists, gj.normal())
+    with pytest.raises(ValueError, match=r"column 'a' of the dict must be \(n,\), got shape \(\)"):
+        frames.read("y ~ a", {"y": [1.0, 2.0], "a": 3.0}, gj.normal())
+
+
+def test_categories_come_back_from_a_file_that_knows_none(looms, tmp_path):
+    frame = looms.assign(block=pd.Categorical(np.tile([1, 2, 3], 18), [3, 1, 2]), width=pd.cut(looms.hours, [1, 2, 3]))
+    fitted = frames.fit("breaks ~ block + width", frame, gj.poisson())
+    loaded = frames.load(frames.save(tmp_path / "model.gj", fitted))
+    assert fitted.table.names[1:] == ("block[T.1]", "block[T.2]", "width[T.(2, 3]]")
+    plain = frame.assign(block=np.tile([1, 2, 3], 18), width=frame.width.astype(str))
+    np.testing.assert_array_equal(frames.predict(loaded, plain), frames.predict(fitted, frame))
+    with pytest.raises(ValueError, match="column 'block' has 4 in row 0"):
+        frames.predict(loaded, plain.assign(block=4))
+
+
+def test_a_factor_of_one_level_is_told_of(looms):
+    with pytest.warns(UserWarning, match="wool has one level in these rows"):
+        design, _ = frames.read("breaks ~ wool + age", looms[:27], gj.poisson())
+    assert design.columns == ("age",)
+
+
+def test_type_2_tests_go_by_factors_and_refuse_a_penalty(looms):
+    # a:b is the name of a column here, and contains neither a nor b.
+    frame = looms.rename(columns={"age": "a", "hours": "a:b"})
+    design, data = frames.read("breaks ~ a + `a:b`", frame, gj.poisson())
+    fit = gj.fit(gj.glm(gj.poisson()), data)
+    both = frames.type2(design, data, fit)
+    plain = frames.read("breaks ~ age + hours", looms, gj.poisson())
+    np.testing.assert_allclose(both.statistic, frames.type2(*plain, fit).statistic, rtol=1e-12)
+    with pytest.raises(ValueError, match="the fit has a penalty"):
+        frames.type2(design, data, fit._replace(l2=jnp.asarray(0.1)))
 
 
 @pytest.mark.parametrize(
@@ -312,6 +436,7 @@ def test_bad_formulas_and_columns_are_named(looms, formula):
         ({"missing": "keep"}, "missing='keep'"),
         ({"cluster": "wool", "covariance": gj.hc3}, "not both"),
         ({"weight": np.ones(3)}, "weight must be"),
+        ({"weight": 2.0}, "weight must be"),
     ],
 )
 def test_bad_arguments_are_named(looms, arguments, sentence):
@@ -333,9 +458,10 @@ def test_what_is_no_frame(looms):
 def test_a_file_of_arrays_has_no_formula(tmp_path, looms):
     data = gj.make_data(np.ones((54, 1)), looms.breaks)
     model = gj.glm(gj.poisson(), bias=False)
-    path = gj.save(tmp_path / "arrays.gj", model, gj.fit(model, data))
-    with pytest.raises(ValueError, match=r"arrays\.gj holds a model of arrays, without a formula"):
-        frames.load(path)
+    for notes in (None, ["a list"]):
+        path = gj.save(tmp_path / "arrays.gj", model, gj.fit(model, data), notes=notes)
+        with pytest.raises(ValueError, match=r"arrays\.gj holds a model of arrays, without a formula"):
+            frames.load(path)
 
 
 def test_penalized_fits_have_coefficients_by_name(looms):
@@ -355,6 +481,8 @@ def test_the_door_computes_in_float64_whatever_jax_runs_in(looms, woven, tmp_pat
         np.testing.assert_array_equal(np.asarray(fitted.table.estimate), np.asarray(woven.table.estimate))
         assert gj.summary(fitted.table) == gj.summary(woven.table)
         assert frames.type3(fitted).p_value.dtype == np.float64
+        bare = frames.coefficients(fitted._replace(table=None))
+        np.testing.assert_array_equal(list(bare.values()), np.asarray(woven.table.estimate))
         mean = frames.predict(frames.load(frames.save(tmp_path / "model.gj", fitted)), looms)
         with pytest.warns(UserWarning, match="a formula's columns are float64 but JAX runs in float32"):
             data = frames.read("breaks ~ wool", looms, gj.poisson())[1]

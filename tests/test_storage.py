@@ -185,7 +185,8 @@ SMOOTH = gj.mlp(gj.poisson(), (2,), ramp)
         (TypeError, "takes a model and its Fit", lambda path: gj.save(path, POISSON, POISSON)),
         (TypeError, "is a str, no array", lambda path: gj.save_state(path, {"a": "b"})),
         (TypeError, "no traced arrays", lambda path: jax.jit(lambda a: gj.save_state(path, a))(1.0)),
-        (OSError, "No such file", lambda path: gj.save(path / "no" / "folder", POISSON, filled(POISSON))),
+        (OSError, r"No such file.*/no'$", lambda path: gj.save(path / "no" / "folder", POISSON, filled(POISSON))),
+        (OSError, "Is a directory", lambda path: gj.save(path.parent, POISSON, filled(POISSON))),
     ],
 )
 def test_bad_input(error, match, call, tmp_path):
