@@ -1,14 +1,10 @@
 """Sources of rows beyond memory: what can be iterated again and again and yields `Data` of NumPy arrays, of any number
-of rows each. A list of `Data` is one, and what `array_source` and `parquet_source` return.
-
-A pass wants them as chunks of one shape, on the device, read while the chunk before is computed with.
+of rows each. A list of `Data` is one, and so is what `array_source` and `parquet_source` return.
 """
 
 import mmap
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,12 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .data import Data, make_data
-from .distributions import Family
-from .inputs import aligned_array, check_count, columns_of, float_dtype
+from .data import Data
+from .inputs import check_count, columns_of
 
 ROWS = 65536  # of a chunk: some ms of work, and 10 MB of 20 columns
-AHEAD = 2  # chunks that are read ahead
 
 
 @dataclass(frozen=True)
@@ -187,105 +181,3 @@ def _as_data(batch: Any, names: _Names, dtype: np.dtype) -> Data:
         with np.errstate(all="ignore"):  # what is not a number is found where all rows are checked
             offset = np.log(column(names.exposure))
     return Data(x, y, column(names.weight), offset, column(names.precision))
-
-
-def check_source(source: Any) -> None:
-    """Raise unless `source` can be iterated, and again."""
-    if isinstance(source, Data):
-        raise TypeError("source must yield Data chunk by chunk; for one in memory use [data], or glmjax.fit_newton")
-    if not isinstance(source, Iterable):
-        raise TypeError(f"source must be iterable and yield Data, got {type(source).__name__}")
-    if iter(source) is source:
-        raise TypeError(
-            f"source is a {type(source).__name__}, which can be read once only, and a fit reads it several times; pass "
-            "Source(function), whose function starts it anew"
-        )
-
-
-def parts_of(source: Iterable[Data], family: Family | None) -> Iterator[Data]:
-    """The parts of a source that have rows, as NumPy; where a family is given their values are checked by it.
-
-    Raises:
-        TypeError, ValueError: what is no `Data`, parts that disagree with the first, bad values; naming the chunk.
-    """
-    first = None
-    for i, part in enumerate(source):
-        if not isinstance(part, Data):
-            raise TypeError(f"chunk {i} of the source is a {type(part).__name__}, not a Data(x, y, ...)")
-        part = jax.tree.map(np.asarray, part)
-        if part.x.ndim != 2:
-            raise ValueError(f"chunk {i} of the source has x of shape {part.x.shape}; it must be (n, d)")
-        first = part if first is None else first
-        _check_alike(part, first, i)
-        if len(part.x) == 0:
-            continue
-        if family is not None and not (part.weight is not None and np.all(part.weight == 0)):
-            try:
-                make_data(part.x, part.y, family=family, **{name: getattr(part, name) for name in Data._fields[2:]})
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"chunk {i} of the source: {error}") from None
-        yield part
-
-
-def _check_alike(part: Data, first: Data, i: int) -> None:
-    for name, one, other in zip(Data._fields, part, first, strict=True):
-        if (one is None) != (other is None):
-            has, lacks = (0, i) if one is None else (i, 0)
-            raise ValueError(f"chunk {has} of the source has {name} and chunk {lacks} has not; give it to all or none")
-        if one is None:
-            continue
-        if one.ndim == 0 or len(one) != len(part.x):
-            raise ValueError(f"chunk {i} of the source has {len(part.x)} rows of x, but {name} of shape {one.shape}")
-        if one.shape[1:] != other.shape[1:]:
-            raise ValueError(
-                f"{name} of chunk {i} of the source is {one.shape}, of chunk 0 {other.shape}; only rows may differ"
-            )
-        if name == "x" and one.dtype != other.dtype:
-            raise TypeError(f"x of chunk {i} of the source is {one.dtype}, of chunk 0 {other.dtype}; cast it")
-
-
-def chunks_of(parts: Iterator[Data], rows: int) -> Iterator[tuple[Data, int]]:
-    """The rows in chunks of one shape, all parts in x's dtype, and how many rows of each are the source's: the last is
-    filled up with rows of weight 0, and there is always a weight. A source of less than one chunk is one of its size.
-    """
-    held, filled, whole = None, 0, False
-    for part in parts:
-        dtype, start = float_dtype(part.x.dtype), 0
-        if part.weight is None:
-            part = part._replace(weight=np.broadcast_to(np.ones((), dtype), len(part.x)))
-        while start < len(part.x):
-            if held is None:
-                held, filled = _room(part, rows, dtype), 0
-            take = min(rows - filled, len(part.x) - start)
-            for room, rest in zip(jax.tree.leaves(held), jax.tree.leaves(part), strict=True):
-                np.copyto(room[filled : filled + take], rest[start : start + take], casting="unsafe")
-            start, filled = start + take, filled + take
-            if filled == rows:
-                yield held, rows
-                held, whole = None, True
-    if held is not None and whole:
-        for name, room in held._asdict().items():
-            if room is not None:  # a target that is one of the family's
-                room[filled:] = 0 if name in ("x", "weight", "offset") else room[filled - 1]
-        yield held, filled
-    elif held is not None:
-        yield jax.tree.map(lambda room: room[:filled], held), filled
-
-
-def _room(part: Data, rows: int, dtype: np.dtype) -> Data:
-    return jax.tree.map(lambda leaf: aligned_array((rows, *leaf.shape[1:]), dtype), part)
-
-
-def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
-    """The same, read by a thread up to `AHEAD` chunks ahead; its errors arrive in their place."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(next, chunks, None) for _ in range(AHEAD))
-        while (chunk := waiting.popleft().result()) is not None:
-            waiting.append(pool.submit(next, chunks, None))
-            yield chunk
-
-
-def device_chunks(source: Iterable[Data], rows: int, family: Family | None = None) -> Iterator[tuple[Data, int]]:
-    """The rows of a source in chunks of one shape on the device, read ahead: what a pass is over."""
-    chunks = chunks_of(parts_of(source, family), rows)
-    return read_ahead((jax.device_put(chunk), count) for chunk, count in chunks)

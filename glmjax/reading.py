@@ -1,0 +1,201 @@
+"""Passes over a source: its rows in chunks of one shape on the device, read ahead, and what comes of them added up."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .batches import show_line
+from .data import Data, make_data
+from .distributions import Family
+from .inputs import aligned_array, check_count, float_dtype
+
+Total = TypeVar("Total")
+AHEAD = 2  # chunks that are read ahead
+IN_FLIGHT = 4  # chunks that the device may be behind by: each keeps its rows in memory
+
+
+def check_source(source: Any) -> None:
+    """Raise unless `source` can be iterated, and again."""
+    if isinstance(source, Data):
+        raise TypeError("source must yield Data chunk by chunk; for one in memory use [data], or glmjax.fit_newton")
+    if not isinstance(source, Iterable):
+        raise TypeError(f"source must be iterable and yield Data, got {type(source).__name__}")
+    if iter(source) is source:
+        raise TypeError(
+            f"source is a {type(source).__name__}, which can be read once only, and a fit reads it several times; pass "
+            "Source(function), whose function starts it anew"
+        )
+
+
+def parts_of(source: Iterable[Data], family: Family | None) -> Iterator[Data]:
+    """The parts of a source that have rows, as NumPy; where a family is given their values are checked by it.
+
+    Raises:
+        TypeError, ValueError: what is no `Data`, parts that disagree with the first, bad values; naming the chunk.
+    """
+    first = None
+    for i, part in enumerate(source):
+        if not isinstance(part, Data):
+            raise TypeError(f"chunk {i} of the source is a {type(part).__name__}, not a Data(x, y, ...)")
+        part = jax.tree.map(np.asarray, part)
+        if part.x.ndim != 2:
+            raise ValueError(f"chunk {i} of the source has x of shape {part.x.shape}; it must be (n, d)")
+        first = part if first is None else first
+        _check_alike(part, first, i)
+        if len(part.x) == 0:
+            continue
+        if family is not None and not (part.weight is not None and np.all(part.weight == 0)):
+            try:
+                make_data(part.x, part.y, family=family, **{name: getattr(part, name) for name in Data._fields[2:]})
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"chunk {i} of the source: {error}") from None
+        yield part
+
+
+def _check_alike(part: Data, first: Data, i: int) -> None:
+    for name, one, other in zip(Data._fields, part, first, strict=True):
+        if (one is None) != (other is None):
+            has, lacks = (0, i) if one is None else (i, 0)
+            raise ValueError(f"chunk {has} of the source has {name} and chunk {lacks} has not; give it to all or none")
+        if one is None:
+            continue
+        if one.ndim == 0 or len(one) != len(part.x):
+            raise ValueError(f"chunk {i} of the source has {len(part.x)} rows of x, but {name} of shape {one.shape}")
+        if one.shape[1:] != other.shape[1:]:
+            raise ValueError(
+                f"{name} of chunk {i} of the source is {one.shape}, of chunk 0 {other.shape}; only rows may differ"
+            )
+        if name == "x" and one.dtype != other.dtype:
+            raise TypeError(f"x of chunk {i} of the source is {one.dtype}, of chunk 0 {other.dtype}; cast it")
+
+
+def chunks_of(parts: Iterator[Data], rows: int) -> Iterator[tuple[Data, int]]:
+    """The rows in chunks of one shape, all parts in x's dtype, and how many rows of each are the source's: the last is
+    filled up with rows of weight 0, and there is always a weight. A source of less than one chunk is one of its size.
+    """
+    held, filled, whole = None, 0, False
+    for part in parts:
+        dtype, start = float_dtype(part.x.dtype), 0
+        if part.weight is None:
+            part = part._replace(weight=np.broadcast_to(np.ones((), dtype), len(part.x)))
+        while start < len(part.x):
+            if held is None:
+                held, filled = _room(part, rows, dtype), 0
+            take = min(rows - filled, len(part.x) - start)
+            for room, rest in zip(jax.tree.leaves(held), jax.tree.leaves(part), strict=True):
+                np.copyto(room[filled : filled + take], rest[start : start + take], casting="unsafe")
+            start, filled = start + take, filled + take
+            if filled == rows:
+                yield held, rows
+                held, whole = None, True
+    if held is not None and whole:
+        for name, room in held._asdict().items():
+            if room is not None:  # a target that is one of the family's
+                room[filled:] = 0 if name in ("x", "weight", "offset") else room[filled - 1]
+        yield held, filled
+    elif held is not None:
+        yield jax.tree.map(lambda room: room[:filled], held), filled
+
+
+def _room(part: Data, rows: int, dtype: np.dtype) -> Data:
+    return jax.tree.map(lambda leaf: aligned_array((rows, *leaf.shape[1:]), dtype), part)
+
+
+def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
+    """The same, read by a thread up to `AHEAD` chunks ahead; its errors arrive in their place."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, chunks, None) for _ in range(AHEAD))
+        while (chunk := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, chunks, None))
+            yield chunk
+
+
+def device_chunks(source: Iterable[Data], rows: int, family: Family | None = None) -> Iterator[tuple[Data, int]]:
+    """The rows of a source in chunks of one shape on the device, read ahead: what a pass is over."""
+    chunks = chunks_of(parts_of(source, family), rows)
+    return read_ahead((jax.device_put(chunk), count) for chunk, count in chunks)
+
+
+@dataclass
+class Reader:
+    """A source and what its passes have in common; the host's own state: how many passes there were, and from the
+    first of them the number of rows, the first chunk, and who they are checked for.
+    """
+
+    source: Iterable[Data]
+    rows: int
+    progress: bool
+    family: Family | None
+    passes: int = 0
+    count: int = 0
+    first: Any = None
+
+    def chunks(self) -> Iterator[Data]:
+        """A pass: its chunks on the device. The first one checks the values; the others that the rows are as many."""
+        family = None if self.passes else self.family
+        self.passes += 1
+        count, began, shown = 0, time.monotonic(), 0.0
+        for chunk, rows in device_chunks(self.source, self.rows, family):
+            count += rows
+            self.first = chunk if self.first is None else self.first
+            yield chunk
+            now = time.monotonic()
+            if self.progress and sys.stderr.isatty() and now - shown > 1:
+                shown = self._show(count, now - began)
+        if self.passes == 1:
+            self.count = count
+        if count == 0 and self.count == 0:
+            raise ValueError("the source is empty: it yields no rows; nothing can be fitted to no data")
+        if count != self.count:
+            raise ValueError(
+                f"the source yields {self.count} rows the first time and {count} in pass {self.passes}; it must yield "
+                "the same rows each time: a generator or an open file can be read once only; pass Source(function), "
+                "whose function starts it anew"
+            )
+        if self.progress:
+            self._show(count, time.monotonic() - began)
+
+    def _show(self, count: int, seconds: float) -> float:
+        of = "" if count == self.count else f" of {self.count}" if self.passes > 1 else " so far"
+        show_line(f"pass {self.passes}: {count} rows{of}, {count / max(seconds, 1e-9):.3g} rows a second")
+        return time.monotonic()
+
+
+def open_reader(source: Any, family: Family, rows: int, progress: bool) -> Reader:
+    """The reader of a source, checked."""
+    check_source(source)
+    return Reader(source, check_count(rows, "rows"), progress, family)
+
+
+def fold(chunks: Iterable[Data], part: Callable[[Data], Total], combine: Callable[[Total, Total], Total]) -> Total:
+    """`part` of each chunk, combined: sums are a monoid, and this is the way of adding them that disk has."""
+    total: Any = None
+    waiting: deque[Any] = deque()
+    for chunk in chunks:
+        new = part(chunk)
+        total = new if total is None else combine(total, new)
+        waiting.append(total)
+        if len(waiting) > IN_FLIGHT:
+            jax.block_until_ready(waiting.popleft())  # long done where reading is what takes the time
+    return total
+
+
+@jax.jit
+def add(one: Total, other: Total) -> Total:
+    """The sum of two trees."""
+    return jax.tree.map(jnp.add, one, other)
+
+
+def end(reader: Reader, value: Any) -> Any:
+    """The value; after what was shown of the passes the terminal goes on in a new line."""
+    if reader.progress and sys.stderr.isatty():
+        print(file=sys.stderr)
+    return value

@@ -1,0 +1,187 @@
+"""Newton's method over a source: the steps of memory, each from a pass over chunks; the first pass is a survey."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .columns import Columns, Extent, bias_marks, columns_of_extent, extent_of, merge_extents
+from .data import Data, row_weight
+from .distributions import Family
+from .factors import independent, penalized_rows
+from .irls import conclude, starting_theta
+from .linear import Task, as_fit, endless, make_task, theta_penalty
+from .models import Model, glm, in_dtype
+from .newton import target_totals
+from .passes import LinearSums, Point, add_sums, information_pass
+from .predictors import Dense
+from .programs import quick_jit
+from .reading import Reader, add, fold
+from .results import RUNNING, Fit, Status
+from .rotations import RESTING, factor_pass, resting_factor, stacked_qr
+from .steps import ILL, NewtonState, Rules, newton_init, newton_step, point, watched_point
+
+
+class Survey(NamedTuple):
+    """What the first pass finds: extents of the columns, sums of weight and of weight * precision, and of targets."""
+
+    extent: Extent
+    copies: Array
+    weight: Array
+    targets: tuple[Array, Array]
+
+
+@quick_jit
+def _survey(family: Family, chunk: Data) -> Survey:
+    weight: Any = row_weight(chunk)
+    return Survey(extent_of(chunk), jnp.sum(chunk.weight), jnp.sum(weight), target_totals(family, chunk))
+
+
+@jax.jit
+def _merge(one: Survey, other: Survey) -> Survey:
+    return add(one, other)._replace(extent=merge_extents(one.extent, other.extent))
+
+
+def survey(reader: Reader, family: Family) -> Survey:
+    """The first pass."""
+    # The dtype is not known before the first chunk is.
+    found = fold(reader.chunks(), lambda chunk: _survey(in_dtype_of(family, chunk), chunk), _merge)
+    if found.copies == 0:
+        raise ValueError("weight is 0 in every row; at least one row must count")
+    return found
+
+
+def in_dtype_of(family: Family, chunk: Data) -> Family:
+    """The family with its numbers in a chunk's dtype."""
+    return in_dtype(glm(family), chunk.x.dtype).family
+
+
+def standing(reader: Reader, found: Survey) -> Data:
+    """One row that counts as all of them, for what takes no more of the data than its shapes and how many there are."""
+    return jax.tree.map(lambda leaf: leaf[:1], reader.first)._replace(weight=found.copies[None])
+
+
+@quick_jit
+def measured(task: Task, found: Survey) -> Columns:
+    """The columns, as memory's `measure` finds them."""
+    bias = task.model.predictor.bias  # type: ignore[union-attr]
+    return columns_of_extent(found.extent, True, bias, jnp.any(task.l2 > 0))
+
+
+_information = quick_jit(information_pass)
+_add_sums = quick_jit(add_sums)
+factor_of = quick_jit(factor_pass)
+_resting = quick_jit(resting_factor)
+stack = quick_jit(stacked_qr)
+
+
+@quick_jit
+def _at(state: NewtonState) -> tuple[Point, Point]:
+    return watched_point(state), point(state)
+
+
+def _rules(task: Task, columns: Columns) -> Rules:
+    return Rules(theta_penalty(task, columns), task.tol, task.max_steps, None, False, None, jnp.asarray(False))
+
+
+@quick_jit
+def _step(task: Task, columns: Columns, state: NewtonState, sums: LinearSums) -> NewtonState:
+    return newton_step(_rules(task, columns), state, sums, bias_marks(columns, state.theta))
+
+
+@quick_jit
+def _orthogonal_step(task: Task, columns: Columns, state: NewtonState, sums: LinearSums) -> NewtonState:
+    return newton_step(_rules(task, columns), state, sums, bias_marks(columns, state.theta), orthogonal=True)
+
+
+@quick_jit
+def _resume(task: Task, columns: Columns, state: NewtonState, r: Array) -> NewtonState:
+    """By QR from where Cholesky has failed; the factor decides which columns are dependent."""
+    r = r / jnp.sqrt(jnp.where(state.weight > 0, state.weight, 1))
+    kept = penalized_rows(r, theta_penalty(task, columns))
+    kept = independent(kept, max(1e-11, 64 * float(jnp.finfo(r.dtype).eps)))
+    return state._replace(kept=kept, status=jnp.full_like(state.status, RUNNING))
+
+
+@quick_jit
+def _endless(task: Task, columns: Columns, r: Array, kept: Array) -> Dense:
+    return endless(task, columns, r, kept, theta_penalty(task, columns))
+
+
+_conclude = quick_jit(conclude)
+
+
+@quick_jit
+def _begin(task: Task, columns: Columns, start: Array) -> NewtonState:
+    return newton_init(starting_theta(task, columns), jnp.asarray(RUNNING, jnp.int32), start, 0)
+
+
+def run(task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]]) -> NewtonState:
+    """Steps from a state to the end, or to where Cholesky fails; one pass over the chunks each."""
+    while state.status == RUNNING:
+        state = step(task, columns, state, chunks)
+    return state
+
+
+def step(task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]]) -> NewtonState:
+    """One pass, and the step from it."""
+    sums = fold(chunks(), lambda chunk: _information(task.model, columns, chunk, _at(state)[0]), _add_sums)
+    return _step(task, columns, state, sums)
+
+
+def orthogonal_run(
+    task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]]
+) -> NewtonState:
+    """On by QR, to the end."""
+
+    def factor(at: Point, chunk: Data) -> Array:
+        return factor_of(task.model, columns, chunk, at)
+
+    def both(at: Point, chunk: Data) -> tuple[LinearSums, Array]:
+        return _information(task.model, columns, chunk, at), factor(at, chunk)
+
+    def combine(one: tuple[LinearSums, Array], other: tuple[LinearSums, Array]) -> tuple[LinearSums, Array]:
+        return _add_sums(one[0], other[0]), stack(one[1], other[1])
+
+    state = _resume(task, columns, state, fold(chunks(), partial(factor, _at(state)[1]), stack))
+    while state.status == RUNNING:
+        sums, r = fold(chunks(), partial(both, _at(state)[0]), combine)
+        state = _orthogonal_step(task, columns, state, sums._replace(system=r))
+    return state
+
+
+def rehearsed(task: Task, columns: Columns, reader: Reader) -> NewtonState:
+    """The state after the first pass over all rows: taken where the first chunk alone has its optimum, and all over
+    again at the family's start where it has none, or one that is far off.
+    """
+    start = _begin(task, columns, jnp.asarray(task.params is None))
+    if task.params is not None or reader.count == len(reader.first.x):
+        return start
+    found = run(task, columns, start, lambda: [reader.first])
+    if found.status != Status.CONVERGED:
+        return start
+    begin = _begin(task, columns, jnp.asarray(False))
+    state = step(task, columns, begin._replace(theta=found.trial, trial=found.trial), reader.chunks)
+    near = state.status != RUNNING or state.decrement <= 0.5 * jnp.sqrt(jnp.maximum(1, jnp.abs(state.loss)))
+    return state if near else start
+
+
+def fit_reader(model: Model, reader: Reader, params: Any, l2: Any, tol: Any, max_steps: Any) -> Fit:
+    """The fit, from a reader before its first pass."""
+    found = survey(reader, model.family)
+    data = standing(reader, found)
+    task = make_task(model, data, params, l2, tol, max_steps, default_tol=float(jnp.finfo(data.x.dtype).eps) ** -0.15)
+    columns = measured(task, found)
+    state = run(task, columns, rehearsed(task, columns, reader), reader.chunks)
+    if state.status == ILL:
+        state = orthogonal_run(task, columns, state, reader.chunks)
+    solution = _conclude(task, columns, state)
+    if state.status == Status.SEPARATED:
+        at, limit = _at(state)[1], RESTING * state.reach
+        r = fold(reader.chunks(), lambda chunk: _resting(task.model, columns, chunk, at, limit), stack)
+        solution = solution._replace(infinite=_endless(task, columns, r, state.kept))
+    solution = solution._replace(passes=jnp.asarray(reader.passes, jnp.int32))
+    return as_fit(task.model, data, solution, 0.0, l2)
