@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .batches import show_line
-from .data import Data, make_data
+from .data import Data, make_data, row_weight
 from .distributions import Family
 from .inputs import aligned_array, check_count, float_dtype
+from .sources import ROWS
 
 Total = TypeVar("Total")
 AHEAD = 2  # chunks that are read ahead
+FIRST = 8  # chunks that are kept, as the sample that a fit starts from
 IN_FLIGHT = 4  # chunks that the device may be behind by: each keeps its rows in memory
 
 
@@ -35,8 +37,9 @@ def check_source(source: Any) -> None:
         )
 
 
-def parts_of(source: Iterable[Data], family: Family | None) -> Iterator[Data]:
-    """The parts of a source that have rows, as NumPy; where a family is given their values are checked by it.
+def parts_of(source: Iterable[Data], family: Family | None = None, features: bool = True) -> Iterator[Data]:
+    """The parts of a source that have rows, as NumPy; where a family is given their values are checked by it, those of
+    x if `features`.
 
     Raises:
         TypeError, ValueError: what is no `Data`, parts that disagree with the first, bad values; naming the chunk.
@@ -54,7 +57,12 @@ def parts_of(source: Iterable[Data], family: Family | None) -> Iterator[Data]:
             continue
         if family is not None and not (part.weight is not None and np.all(part.weight == 0)):
             try:
-                make_data(part.x, part.y, family=family, **{name: getattr(part, name) for name in Data._fields[2:]})
+                make_data(
+                    part.x if features else part.x[:, :0],
+                    part.y,
+                    family=family,
+                    **{name: getattr(part, name) for name in Data._fields[2:]},
+                )
             except (TypeError, ValueError) as error:
                 raise type(error)(f"chunk {i} of the source: {error}") from None
         yield part
@@ -98,8 +106,8 @@ def chunks_of(parts: Iterator[Data], rows: int) -> Iterator[tuple[Data, int]]:
                 held, whole = None, True
     if held is not None and whole:
         for name, room in held._asdict().items():
-            if room is not None:  # a target that is one of the family's
-                room[filled:] = 0 if name in ("x", "weight", "offset") else room[filled - 1]
+            if room is not None:  # as the last row is, so that all of it is in range, and in x's extent
+                room[filled:] = 0 if name == "weight" else room[filled - 1]
         yield held, filled
     elif held is not None:
         yield jax.tree.map(lambda room: room[:filled], held), filled
@@ -118,16 +126,21 @@ def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
             yield chunk
 
 
-def device_chunks(source: Iterable[Data], rows: int, family: Family | None = None) -> Iterator[tuple[Data, int]]:
-    """The rows of a source in chunks of one shape on the device, read ahead: what a pass is over."""
-    chunks = chunks_of(parts_of(source, family), rows)
-    return read_ahead((jax.device_put(chunk), count) for chunk, count in chunks)
+def device_chunks(parts: Iterator[Data], rows: int) -> Iterator[tuple[Data, int]]:
+    """The rows in chunks of one shape on the device, read ahead: what a pass is over."""
+    return read_ahead((jax.device_put(chunk), count) for chunk, count in chunks_of(parts, rows))
+
+
+def count_rows(source: Iterable[Data], *, rows: int = ROWS) -> int:
+    """Read a source as a pass does, with no model behind it: how many rows it has, and how fast they arrive."""
+    check_source(source)
+    return sum(count for _, count in device_chunks(parts_of(source), check_count(rows, "rows")))
 
 
 @dataclass
 class Reader:
     """A source and what its passes have in common; the host's own state: how many passes there were, and from the
-    first of them the number of rows, the first chunk, and who they are checked for.
+    first of them the number of rows, the first chunks, and whether rows have weights.
     """
 
     source: Iterable[Data]
@@ -136,16 +149,18 @@ class Reader:
     family: Family | None
     passes: int = 0
     count: int = 0
-    first: Any = None
+    first: tuple[Data, ...] = ()
+    weighted: bool = False
 
     def chunks(self) -> Iterator[Data]:
         """A pass: its chunks on the device. The first one checks the values; the others that the rows are as many."""
-        family = None if self.passes else self.family
+        parts = self._noted(parts_of(self.source, None if self.passes else self.family, features=False))
         self.passes += 1
         count, began, shown = 0, time.monotonic(), 0.0
-        for chunk, rows in device_chunks(self.source, self.rows, family):
+        for chunk, rows in device_chunks(parts, self.rows):
             count += rows
-            self.first = chunk if self.first is None else self.first
+            if self.passes == 1 and len(self.first) < FIRST:
+                self.first += (chunk,)
             yield chunk
             now = time.monotonic()
             if self.progress and sys.stderr.isatty() and now - shown > 1:
@@ -162,6 +177,25 @@ class Reader:
             )
         if self.progress:
             self._show(count, time.monotonic() - began)
+
+    def _noted(self, parts: Iterator[Data]) -> Iterator[Data]:
+        for part in parts:
+            self.weighted = part.weight is not None
+            yield part
+
+    def bare_chunks(self) -> Iterator[Data]:
+        """The same, as `bare`."""
+        return map(self.bare, self.chunks())
+
+    def bare(self, chunk: Data) -> Data:
+        """The chunk with what a row counts as its precision, so that no weight hides rows that want cleaning first."""
+        return chunk if self.weighted else chunk._replace(weight=None, precision=row_weight(chunk))
+
+    def blame(self) -> None:
+        """Raise for the first value of x that cannot be computed with."""
+        for _ in parts_of(self.source, self.family):
+            pass
+        raise ValueError("x of the source is not finite, or was not when it was read first")
 
     def _show(self, count: int, seconds: float) -> float:
         of = "" if count == self.count else f" of {self.count}" if self.passes > 1 else " so far"

@@ -12,6 +12,7 @@ from .columns import Columns, Extent, bias_marks, columns_of_extent, extent_of, 
 from .data import Data, row_weight
 from .distributions import Family
 from .factors import independent, penalized_rows
+from .inputs import largest
 from .irls import conclude, starting_theta
 from .linear import Task, as_fit, endless, make_task, theta_penalty
 from .models import Model, glm, in_dtype
@@ -22,7 +23,7 @@ from .programs import quick_jit
 from .reading import Reader, add, fold
 from .results import RUNNING, Fit, Status
 from .rotations import RESTING, factor_pass, resting_factor, stacked_qr
-from .steps import ILL, NewtonState, Rules, newton_init, newton_step, point, watched_point
+from .steps import BLOCK, ILL, NewtonState, Rules, newton_init, newton_step, point, watched_point
 
 
 class Survey(NamedTuple):
@@ -35,9 +36,9 @@ class Survey(NamedTuple):
 
 
 @quick_jit
-def _survey(family: Family, chunk: Data) -> Survey:
+def _survey(family: Family, chunk: Data, bare: Data) -> Survey:
     weight: Any = row_weight(chunk)
-    return Survey(extent_of(chunk), jnp.sum(chunk.weight), jnp.sum(weight), target_totals(family, chunk))
+    return Survey(extent_of(bare), jnp.sum(chunk.weight), jnp.sum(weight), target_totals(family, chunk))
 
 
 @jax.jit
@@ -47,21 +48,23 @@ def _merge(one: Survey, other: Survey) -> Survey:
 
 def survey(reader: Reader, family: Family) -> Survey:
     """The first pass."""
-    # The dtype is not known before the first chunk is.
-    found = fold(reader.chunks(), lambda chunk: _survey(in_dtype_of(family, chunk), chunk), _merge)
+
+    def part(chunk: Data) -> Survey:
+        family_in = in_dtype(glm(family), chunk.x.dtype).family  # which is not known before the first chunk is
+        return _survey(family_in, chunk, reader.bare(chunk))
+
+    found = fold(reader.chunks(), part, _merge)
+    low, high = found.extent.low, found.extent.high
+    if not (jnp.isfinite(found.weight) & jnp.all((low > -largest(low.dtype)) & (high < largest(low.dtype)))):
+        reader.blame()
     if found.copies == 0:
         raise ValueError("weight is 0 in every row; at least one row must count")
     return found
 
 
-def in_dtype_of(family: Family, chunk: Data) -> Family:
-    """The family with its numbers in a chunk's dtype."""
-    return in_dtype(glm(family), chunk.x.dtype).family
-
-
 def standing(reader: Reader, found: Survey) -> Data:
     """One row that counts as all of them, for what takes no more of the data than its shapes and how many there are."""
-    return jax.tree.map(lambda leaf: leaf[:1], reader.first)._replace(weight=found.copies[None])
+    return jax.tree.map(lambda leaf: leaf[:1], reader.first[0])._replace(weight=found.copies[None])
 
 
 @quick_jit
@@ -71,7 +74,6 @@ def measured(task: Task, found: Survey) -> Columns:
     return columns_of_extent(found.extent, True, bias, jnp.any(task.l2 > 0))
 
 
-_information = quick_jit(information_pass)
 _add_sums = quick_jit(add_sums)
 factor_of = quick_jit(factor_pass)
 _resting = quick_jit(resting_factor)
@@ -83,18 +85,29 @@ def _at(state: NewtonState) -> tuple[Point, Point]:
     return watched_point(state), point(state)
 
 
-def _rules(task: Task, columns: Columns) -> Rules:
-    return Rules(theta_penalty(task, columns), task.tol, task.max_steps, None, False, None, jnp.asarray(False))
+class Programs(NamedTuple):
+    """A pass over a chunk and the step from what all chunks come to, compiled."""
+
+    information: Callable[[Model, Columns, Data, Point], LinearSums]
+    step: Callable[[Task, Columns, NewtonState, LinearSums], NewtonState]
 
 
-@quick_jit
-def _step(task: Task, columns: Columns, state: NewtonState, sums: LinearSums) -> NewtonState:
-    return newton_step(_rules(task, columns), state, sums, bias_marks(columns, state.theta))
+def programs(product: Any, block: int | None, orthogonal: bool) -> Programs:
+    """Those that compute systems in the dtype `product`, or that take their triangular factors."""
+
+    def information(model: Model, columns: Columns, chunk: Data, at: Point) -> LinearSums:
+        return information_pass(model, columns, chunk, at, 1, block, product)
+
+    def step(task: Task, columns: Columns, state: NewtonState, sums: LinearSums) -> NewtonState:
+        penalty, no = theta_penalty(task, columns), jnp.asarray(False)
+        rules = Rules(penalty, task.tol, task.max_steps, None, False, product, no)
+        return newton_step(rules, state, sums, bias_marks(columns, state.theta), orthogonal)
+
+    return Programs(quick_jit(information), quick_jit(step))
 
 
-@quick_jit
-def _orthogonal_step(task: Task, columns: Columns, state: NewtonState, sums: LinearSums) -> NewtonState:
-    return newton_step(_rules(task, columns), state, sums, bias_marks(columns, state.theta), orthogonal=True)
+# A step needs few digits of its system, and all of the score; where few are not enough it asks for more.
+NARROW, WIDE, ORTHOGONAL = programs(jnp.float32, BLOCK, False), programs(None, None, False), programs(None, None, True)
 
 
 @quick_jit
@@ -121,15 +134,21 @@ def _begin(task: Task, columns: Columns, start: Array) -> NewtonState:
 
 def run(task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]]) -> NewtonState:
     """Steps from a state to the end, or to where Cholesky fails; one pass over the chunks each."""
-    while state.status == RUNNING:
-        state = step(task, columns, state, chunks)
+    for using in (NARROW, WIDE):
+        while state.status == RUNNING:
+            state = step(task, columns, state, chunks, using)
+        if using is NARROW and state.status == ILL:
+            state = state._replace(status=jnp.full_like(state.status, RUNNING))
     return state
 
 
-def step(task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]]) -> NewtonState:
+def step(
+    task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]], using: Programs
+) -> NewtonState:
     """One pass, and the step from it."""
-    sums = fold(chunks(), lambda chunk: _information(task.model, columns, chunk, _at(state)[0]), _add_sums)
-    return _step(task, columns, state, sums)
+    at = _at(state)[0]
+    sums = fold(chunks(), lambda chunk: using.information(task.model, columns, chunk, at), _add_sums)
+    return using.step(task, columns, state, sums)
 
 
 def orthogonal_run(
@@ -141,7 +160,7 @@ def orthogonal_run(
         return factor_of(task.model, columns, chunk, at)
 
     def both(at: Point, chunk: Data) -> tuple[LinearSums, Array]:
-        return _information(task.model, columns, chunk, at), factor(at, chunk)
+        return ORTHOGONAL.information(task.model, columns, chunk, at), factor(at, chunk)
 
     def combine(one: tuple[LinearSums, Array], other: tuple[LinearSums, Array]) -> tuple[LinearSums, Array]:
         return _add_sums(one[0], other[0]), stack(one[1], other[1])
@@ -149,22 +168,22 @@ def orthogonal_run(
     state = _resume(task, columns, state, fold(chunks(), partial(factor, _at(state)[1]), stack))
     while state.status == RUNNING:
         sums, r = fold(chunks(), partial(both, _at(state)[0]), combine)
-        state = _orthogonal_step(task, columns, state, sums._replace(system=r))
+        state = ORTHOGONAL.step(task, columns, state, sums._replace(system=r))
     return state
 
 
 def rehearsed(task: Task, columns: Columns, reader: Reader) -> NewtonState:
-    """The state after the first pass over all rows: taken where the first chunk alone has its optimum, and all over
-    again at the family's start where it has none, or one that is far off.
+    """The state after the first pass over all rows: taken where the first chunks alone have their optimum, and all over
+    again at the family's start where they have none, or one that is far off.
     """
     start = _begin(task, columns, jnp.asarray(task.params is None))
-    if task.params is not None or reader.count == len(reader.first.x):
+    if task.params is not None or reader.count <= sum(len(chunk.x) for chunk in reader.first):
         return start
-    found = run(task, columns, start, lambda: [reader.first])
+    found = run(task, columns, start, lambda: map(reader.bare, reader.first))
     if found.status != Status.CONVERGED:
         return start
     begin = _begin(task, columns, jnp.asarray(False))
-    state = step(task, columns, begin._replace(theta=found.trial, trial=found.trial), reader.chunks)
+    state = step(task, columns, begin._replace(theta=found.trial, trial=found.trial), reader.bare_chunks, NARROW)
     near = state.status != RUNNING or state.decrement <= 0.5 * jnp.sqrt(jnp.maximum(1, jnp.abs(state.loss)))
     return state if near else start
 
@@ -175,9 +194,9 @@ def fit_reader(model: Model, reader: Reader, params: Any, l2: Any, tol: Any, max
     data = standing(reader, found)
     task = make_task(model, data, params, l2, tol, max_steps, default_tol=float(jnp.finfo(data.x.dtype).eps) ** -0.15)
     columns = measured(task, found)
-    state = run(task, columns, rehearsed(task, columns, reader), reader.chunks)
+    state = run(task, columns, rehearsed(task, columns, reader), reader.bare_chunks)
     if state.status == ILL:
-        state = orthogonal_run(task, columns, state, reader.chunks)
+        state = orthogonal_run(task, columns, state, reader.bare_chunks)
     solution = _conclude(task, columns, state)
     if state.status == Status.SEPARATED:
         at, limit = _at(state)[1], RESTING * state.reach

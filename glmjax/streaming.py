@@ -38,12 +38,12 @@ from .optima import Optimum, at_fit, by_cholesky, information_total, rooted, sig
 from .passes import Point
 from .predictors import Dense
 from .programs import quick_jit
-from .reading import Reader, add, end, fold, open_reader
+from .reading import Reader, add, count_rows, end, fold, open_reader
 from .results import Fit
 from .sources import ROWS, Source, array_source, parquet_source
 from .streamed import Survey, factor_of, fit_reader, measured, stack, standing, survey
 
-__all__ = ["Source", "array_source", "fit_newton", "inference", "parquet_source"]
+__all__ = ["Source", "array_source", "count_rows", "fit_newton", "inference", "parquet_source"]
 
 
 def fit_newton(
@@ -169,16 +169,16 @@ def check_additive(fit: Fit, covariance: Any, dispersion: Any) -> None:
 
 def null_of(model: Model, reader: Reader, found: Survey) -> tuple[Model, Dense]:
     """The model that knows no features, and its parameters; as `newton.null_fit`."""
-    family, dtype = model.family, reader.first.x.dtype
+    family, dtype = model.family, reader.first[0].x.dtype
     null = glm(replace(family, estimates_alpha=False))
     if not model.predictor.bias:  # type: ignore[union-attr]
         return null, init(null, None, 0, dtype=dtype)
-    if reader.first.offset is None and has_expectation(family):
+    if reader.first[0].offset is None and has_expectation(family):
         w: Any = np.zeros((0,) if family.n_outputs is None else (0, family.n_outputs), dtype)
         return null, Dense(w, _link(family, *found.targets))
     rows = Source(partial(_without_features, reader.source))
     return null, fit_reader(
-        null, replace(reader, source=rows, passes=0, count=0, first=None), None, 0.0, None, 100
+        null, replace(reader, source=rows, passes=0, count=0, first=()), None, 0.0, None, 100
     ).params
 
 
