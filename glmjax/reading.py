@@ -30,7 +30,7 @@ def check_source(source: Any) -> None:
         raise TypeError("source must yield Data chunk by chunk; for one in memory use [data], or glmjax.fit_newton")
     if not isinstance(source, Iterable):
         raise TypeError(f"source must be iterable and yield Data, got {type(source).__name__}")
-    if iter(source) is source:
+    if isinstance(source, Iterator):
         raise TypeError(
             f"source is a {type(source).__name__}, which can be read once only, and a fit reads it several times; pass "
             "Source(function), whose function starts it anew"
@@ -119,16 +119,22 @@ def _room(part: Data, rows: int, dtype: np.dtype) -> Data:
 
 def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
     """The same, read by a thread up to `AHEAD` chunks ahead; its errors arrive in their place."""
+    wide = bool(jax.config.jax_enable_x64)  # which a thread has its own of
+
+    def read() -> Any:
+        with jax.enable_x64(wide):
+            return next(chunks, None)
+
     with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(next, chunks, None) for _ in range(AHEAD))
+        waiting = deque(pool.submit(read) for _ in range(AHEAD))
         while (chunk := waiting.popleft().result()) is not None:
-            waiting.append(pool.submit(next, chunks, None))
+            waiting.append(pool.submit(read))
             yield chunk
 
 
 def device_chunks(parts: Iterator[Data], rows: int) -> Iterator[tuple[Data, int]]:
     """The rows in chunks of one shape on the device, read ahead: what a pass is over."""
-    return read_ahead((jax.device_put(chunk), count) for chunk, count in chunks_of(parts, rows))
+    return ((jax.device_put(chunk), count) for chunk, count in read_ahead(chunks_of(parts, rows)))
 
 
 def count_rows(source: Iterable[Data], *, rows: int = ROWS) -> int:
