@@ -53,7 +53,7 @@ def write(folder: Path, rows: int, columns: int, both: bool) -> None:
     """The files."""
     names = [f"x{j}" for j in range(columns)]
     shapes = {"x": (rows, columns), "y": (rows,)}
-    files = {name: open(folder / f"{name}.npy", "wb") for name in shapes}
+    files = {name: (folder / f"{name}.npy").open("wb") for name in shapes}  # closed with the table, below
     for name, shape in shapes.items():
         header = {"descr": "<f8", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(files[name], header)

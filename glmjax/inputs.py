@@ -180,7 +180,7 @@ def checked_features(array: Any, name: str, dtype: DTypeLike, labels: list[str] 
 
 def _copied(array: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float, float]:
     """A copy in `dtype`, and its lowest and highest number, NaN where there is one; by all cores where it is large."""
-    copy = aligned_array(array.shape, dtype)
+    copy = _aligned(array.shape, dtype)
     if array.size == 0:
         return copy, 0.0, 0.0
     rows = max(1, _BLOCK * len(array) // array.size)
@@ -203,7 +203,7 @@ def _copied(array: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float, floa
     return copy, float(extremes.min()), float(extremes.max())
 
 
-def aligned_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An empty array where JAX's CPU backend can use it in place: its own copy of a large one takes 5 times as long."""
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)

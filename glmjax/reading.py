@@ -1,11 +1,14 @@
 """Passes over a source: its rows in chunks of one shape on the device, read ahead, and what comes of them added up."""
 
+import math
+import mmap
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import jax
@@ -15,13 +18,32 @@ import numpy as np
 from .batches import show_line
 from .data import Data, make_data, row_weight
 from .distributions import Family
-from .inputs import aligned_array, check_count, float_dtype
+from .inputs import check_count, float_dtype
 from .sources import ROWS
 
 Total = TypeVar("Total")
 AHEAD = 2  # chunks that are read ahead
 FIRST = 8  # chunks that are kept, as the sample that a fit starts from
 IN_FLIGHT = 4  # chunks that the device may be behind by: each keeps its rows in memory
+
+
+class Pages:
+    """Memory of chunks, which is used again when nothing holds its array any more, JAX included: pages that are new to
+    a process cost it more time than reading does.
+    """
+
+    def __init__(self) -> None:
+        self.free: dict[int, list[mmap.mmap]] = {}
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of whatever was there; JAX's CPU backend can use it in place."""
+        count = math.prod(shape)
+        size = max(count * dtype.itemsize, 1)
+        free = self.free.setdefault(size, [])
+        pages = free.pop() if free else mmap.mmap(-1, size)
+        owner = np.frombuffer(pages, dtype, count)
+        weakref.finalize(owner, free.append, pages).atexit = False
+        return owner.reshape(shape)
 
 
 def check_source(source: Any) -> None:
@@ -85,18 +107,22 @@ def _check_alike(part: Data, first: Data, i: int) -> None:
             raise TypeError(f"x of chunk {i} of the source is {one.dtype}, of chunk 0 {other.dtype}; cast it")
 
 
-def chunks_of(parts: Iterator[Data], rows: int) -> Iterator[tuple[Data, int]]:
+def chunks_of(parts: Iterator[Data], rows: int, pages: Pages) -> Iterator[tuple[Data, int]]:
     """The rows in chunks of one shape, all parts in x's dtype, and how many rows of each are the source's: the last is
     filled up with rows of weight 0, and there is always a weight. A source of less than one chunk is one of its size.
     """
     held, filled, whole = None, 0, False
+
+    def room_for(part: Data) -> Data:
+        return jax.tree.map(lambda leaf: pages.array((rows, *leaf.shape[1:]), float_dtype(part.x.dtype)), part)
+
     for part in parts:
         dtype, start = float_dtype(part.x.dtype), 0
         if part.weight is None:
             part = part._replace(weight=np.broadcast_to(np.ones((), dtype), len(part.x)))
         while start < len(part.x):
             if held is None:
-                held, filled = _room(part, rows, dtype), 0
+                held, filled = room_for(part), 0
             take = min(rows - filled, len(part.x) - start)
             for room, rest in zip(jax.tree.leaves(held), jax.tree.leaves(part), strict=True):
                 np.copyto(room[filled : filled + take], rest[start : start + take], casting="unsafe")
@@ -111,10 +137,6 @@ def chunks_of(parts: Iterator[Data], rows: int) -> Iterator[tuple[Data, int]]:
         yield held, filled
     elif held is not None:
         yield jax.tree.map(lambda room: room[:filled], held), filled
-
-
-def _room(part: Data, rows: int, dtype: np.dtype) -> Data:
-    return jax.tree.map(lambda leaf: aligned_array((rows, *leaf.shape[1:]), dtype), part)
 
 
 def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
@@ -132,15 +154,15 @@ def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
             yield chunk
 
 
-def device_chunks(parts: Iterator[Data], rows: int) -> Iterator[tuple[Data, int]]:
+def device_chunks(parts: Iterator[Data], rows: int, pages: Pages) -> Iterator[tuple[Data, int]]:
     """The rows in chunks of one shape on the device, read ahead: what a pass is over."""
-    return ((jax.device_put(chunk), count) for chunk, count in read_ahead(chunks_of(parts, rows)))
+    return ((jax.device_put(chunk), count) for chunk, count in read_ahead(chunks_of(parts, rows, pages)))
 
 
 def count_rows(source: Iterable[Data], *, rows: int = ROWS) -> int:
     """Read a source as a pass does, with no model behind it: how many rows it has, and how fast they arrive."""
     check_source(source)
-    return sum(count for _, count in device_chunks(parts_of(source), check_count(rows, "rows")))
+    return sum(count for _, count in device_chunks(parts_of(source), check_count(rows, "rows"), Pages()))
 
 
 @dataclass
@@ -157,13 +179,14 @@ class Reader:
     count: int = 0
     first: tuple[Data, ...] = ()
     weighted: bool = False
+    pages: Pages = field(default_factory=Pages)
 
     def chunks(self) -> Iterator[Data]:
         """A pass: its chunks on the device. The first one checks the values; the others that the rows are as many."""
         parts = self._noted(parts_of(self.source, None if self.passes else self.family, features=False))
         self.passes += 1
         count, began, shown = 0, time.monotonic(), 0.0
-        for chunk, rows in device_chunks(parts, self.rows):
+        for chunk, rows in device_chunks(parts, self.rows, self.pages):
             count += rows
             if self.passes == 1 and len(self.first) < FIRST:
                 self.first += (chunk,)

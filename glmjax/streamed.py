@@ -177,9 +177,11 @@ def rehearsed(task: Task, columns: Columns, reader: Reader) -> NewtonState:
     again at the family's start where they have none, or one that is far off.
     """
     start = _begin(task, columns, jnp.asarray(task.params is None))
-    if task.params is not None or reader.count <= sum(len(chunk.x) for chunk in reader.first):
+    share = reader.count // (32 * len(reader.first[0].x))  # in chunks: the sample is to cost little beside the rows
+    sample = reader.first[: max(share, 1)]
+    if task.params is not None or reader.count <= len(sample[0].x):
         return start
-    found = run(task, columns, start, lambda: map(reader.bare, reader.first))
+    found = run(task, columns, start, lambda: map(reader.bare, sample))
     if found.status != Status.CONVERGED:
         return start
     begin = _begin(task, columns, jnp.asarray(False))

@@ -38,7 +38,7 @@ from .optima import Optimum, at_fit, by_cholesky, information_total, rooted, sig
 from .passes import Point
 from .predictors import Dense
 from .programs import quick_jit
-from .reading import Reader, add, count_rows, end, fold, open_reader
+from .reading import Pages, Reader, add, count_rows, end, fold, open_reader
 from .results import Fit
 from .sources import ROWS, Source, array_source, parquet_source
 from .streamed import Survey, factor_of, fit_reader, measured, stack, standing, survey
@@ -178,7 +178,7 @@ def null_of(model: Model, reader: Reader, found: Survey) -> tuple[Model, Dense]:
         return null, Dense(w, _link(family, *found.targets))
     rows = Source(partial(_without_features, reader.source))
     return null, fit_reader(
-        null, replace(reader, source=rows, passes=0, count=0, first=()), None, 0.0, None, 100
+        null, replace(reader, source=rows, passes=0, count=0, first=(), pages=Pages()), None, 0.0, None, 100
     ).params
 
 
