@@ -91,6 +91,8 @@ def parts_of(source: Iterable[Data], family: Family | None = None, features: boo
 
 
 def _check_alike(part: Data, first: Data, i: int) -> None:
+    one: Any
+    other: Any
     for name, one, other in zip(Data._fields, part, first, strict=True):
         if (one is None) != (other is None):
             has, lacks = (0, i) if one is None else (i, 0)
@@ -119,7 +121,8 @@ def chunks_of(parts: Iterator[Data], rows: int, pages: Pages) -> Iterator[tuple[
     for part in parts:
         dtype, start = float_dtype(part.x.dtype), 0
         if part.weight is None:
-            part = part._replace(weight=np.broadcast_to(np.ones((), dtype), len(part.x)))
+            ones: Any = np.broadcast_to(np.ones((), dtype), len(part.x))
+            part = part._replace(weight=ones)
         while start < len(part.x):
             if held is None:
                 held, filled = room_for(part), 0
@@ -141,7 +144,7 @@ def chunks_of(parts: Iterator[Data], rows: int, pages: Pages) -> Iterator[tuple[
 
 def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
     """The same, read by a thread up to `AHEAD` chunks ahead; its errors arrive in their place."""
-    wide = bool(jax.config.jax_enable_x64)  # which a thread has its own of
+    wide = float_dtype(np.float64) == np.float64  # which a thread has its own mind about
 
     def read() -> Any:
         with jax.enable_x64(wide):

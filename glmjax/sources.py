@@ -47,8 +47,9 @@ def array_source(
     """
     if columns_of(x) is not None:
         raise TypeError(f"x must be an array, got {type(x).__name__}; use x.to_numpy(), or parquet_source for a file")
-    parts = Data(*(part if part is None or hasattr(part, "shape") else np.asarray(part)
-                   for part in (x, y, weight, offset, precision)))  # fmt: skip
+    given = (x, y, weight, offset, precision)
+    arrays: Any = [part if part is None or hasattr(part, "shape") else np.asarray(part) for part in given]
+    parts = Data(*arrays)
     lengths = {name: part.shape[0] for name, part in parts._asdict().items() if part is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the arrays must have one entry a row, got lengths {lengths}")
@@ -172,10 +173,10 @@ def _as_data(batch: Any, names: _Names, dtype: np.dtype) -> Data:
     def column(name: str | None) -> Any:
         return None if name is None else np.asarray(held[name], dtype)
 
-    x = np.empty((len(batch), len(names.x)), dtype)
+    x: Any = np.empty((len(batch), len(names.x)), dtype)
     for j, name in enumerate(names.x):
         x[:, j] = held[name]
-    y = column(names.y) if isinstance(names.y, str) else np.stack([column(name) for name in names.y], axis=1)
+    y: Any = column(names.y) if isinstance(names.y, str) else np.stack([column(name) for name in names.y], axis=1)
     offset = column(names.offset)
     if names.exposure is not None:
         with np.errstate(all="ignore"):  # what is not a number is found where all rows are checked

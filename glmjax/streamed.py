@@ -37,8 +37,9 @@ class Survey(NamedTuple):
 
 @quick_jit
 def _survey(family: Family, chunk: Data, bare: Data) -> Survey:
+    copies: Any = chunk.weight
     weight: Any = row_weight(chunk)
-    return Survey(extent_of(bare), jnp.sum(chunk.weight), jnp.sum(weight), target_totals(family, chunk))
+    return Survey(extent_of(bare), jnp.sum(copies), jnp.sum(weight), target_totals(family, chunk))
 
 
 @jax.jit
@@ -128,7 +129,7 @@ _conclude = quick_jit(conclude)
 
 
 @quick_jit
-def _begin(task: Task, columns: Columns, start: Array) -> NewtonState:
+def _begin(task: Task, columns: Columns, start: Any) -> NewtonState:
     return newton_init(starting_theta(task, columns), jnp.asarray(RUNNING, jnp.int32), start, 0)
 
 

@@ -140,8 +140,8 @@ def inference(
     if covariance in SUMMED:
         total = fold(reader.chunks(), lambda chunk: _middle(middle, optimum._replace(data=chunk)), add)
         middle = jax.tree_util.Partial(_given, total)
-    level = jnp.asarray(level, data.x.dtype)
-    return end(reader, _table(task, fit, optimum, middle, as_value(dispersion), level, tuple(sums)))
+    share = jnp.asarray(level, data.x.dtype)
+    return end(reader, _table(task, fit, optimum, middle, as_value(dispersion), share, tuple(sums)))
 
 
 SUMMED = (hc0, hc1, hc2, hc3)  # sums over the rows, times what all rows share

@@ -24,7 +24,7 @@ CASES = {
     "poisson": (gj.glm(gj.poisson()), RNG.poisson(np.exp(ETA + OFFSET)), {"offset": OFFSET, "weight": WEIGHT}, gj.hc3),
     "bernoulli": (gj.glm(gj.bernoulli(), bias=False), (1 / (1 + np.exp(-ETA)) > UNIFORM).astype(float), {}, gj.fisher),
     "gamma": (gj.glm(gj.gamma("log")), RNG.gamma(2, np.exp(ETA) / 2), {"precision": PRECISION}, gj.hc1),
-    "classes": (gj.glm(gj.categorical(3, reference=1)), RNG.integers(0, 3, N), {}, gj.hc0),
+    "classes": (gj.glm(gj.categorical(3, reference=1)), RNG.integers(0, 3, N), {}, gj.fisher),
 }
 POISSON, COUNTS, _, _ = CASES["poisson"]
 
