@@ -28,6 +28,7 @@ OTHERS = {
     "inference": "whether 95 % intervals cover and p-values are uniform: 10,000 data sets a family, one batch each",
     "tune-penalties": "50 ridge penalties of a logistic regression, tuned by the gradient through its fit",
     "file-faults": "files of models and of runs under kill -9 and damage: nothing is lost, nothing broken is believed",
+    "streaming": "rows beyond memory, from .npy and Parquet: rows a second with and without a model, and peak memory",
     "benchmark": "time glmjax against its peers: benchmark single, many or seeds",
     "lecture": "all claims of the lecture, and a page of them to read: lecture --quick",
 }

@@ -34,6 +34,15 @@ def standardize(columns: Columns, x: Array) -> Array:
     return jnp.concatenate([jnp.ones((x.shape[0], 1), x.dtype), z], axis=1)
 
 
+class Extent(NamedTuple):
+    """Of so many rows: the share of them that count, (); of those the sum of x / rows, the least and largest, (d,)."""
+
+    share: Array
+    mean: Array
+    low: Array
+    high: Array
+
+
 def measure(data: Data, bias: bool, penalized: Array) -> Columns:
     """Centers (means) and scales (largest deviations) of the columns of x, in rows that count in any lane.
 
@@ -43,15 +52,26 @@ def measure(data: Data, bias: bool, penalized: Array) -> Columns:
     Any center and scale will do, as those of a sample of the rows; but a column that stands in for a bias must be
     constant in every row. Without a bias centering needs such a column to take it up, and one that is not penalized.
     """
+    return columns_of_extent(extent_of(data), data.weight is not None, bias, penalized)
+
+
+def merge_extents(one: Extent, other: Extent) -> Extent:
+    """The extent of both, of as many rows each."""
+    low, high = jnp.minimum(one.low, other.low), jnp.maximum(one.high, other.high)
+    return Extent(one.share + other.share, one.mean + other.mean, low, high)
+
+
+def extent_of(data: Data) -> Extent:
+    """What `measure` has to know of the rows: extents of chunks can be merged."""
     n, d = data.x.shape
     used = None if data.weight is None else any_lane(data.weight > 0).astype(data.x.dtype)
 
-    def update(total: tuple[Array, ...], rows: Data, new: Array) -> tuple[Array, ...]:
+    def update(total: Extent, rows: Data, new: Array) -> Extent:
         x = clean(rows).x
         count, mean, low, high = total
         new = new if rows.weight is None else new & (rows.weight > 0)
         new = new[:, None]
-        return (
+        return Extent(
             count + jnp.sum(new.astype(x.dtype)) / n,
             mean + jnp.sum(jnp.where(new, x / n, 0), axis=0),
             jnp.minimum(low, jnp.where(new, x, jnp.inf).min(axis=0)),
@@ -59,9 +79,14 @@ def measure(data: Data, bias: bool, penalized: Array) -> Columns:
         )
 
     zero, infinity = jnp.zeros(d, data.x.dtype), jnp.full(d, jnp.inf, data.x.dtype)
-    start: tuple[Array, ...] = (jnp.zeros((), data.x.dtype), zero, infinity, -infinity)
-    share, mean, low, high = row_fold(update, start, data._replace(weight=used))
-    if used is not None:
+    start = Extent(jnp.zeros((), data.x.dtype), zero, infinity, -infinity)
+    return row_fold(update, start, data._replace(weight=used))
+
+
+def columns_of_extent(extent: Extent, weighted: bool, bias: bool, penalized: Array) -> Columns:
+    """The columns from their extent; where rows are `weighted`, or chunks were merged, their share is not 1."""
+    share, mean, low, high = extent
+    if weighted:
         mean = mean / jnp.where(share > 0, share, 1)
         low, high = jnp.where(share > 0, low, 0), jnp.where(share > 0, high, 0)
     fixed = (low == high) & (low != 0)
@@ -69,7 +94,7 @@ def measure(data: Data, bias: bool, penalized: Array) -> Columns:
         scale = jnp.maximum(high - mean, mean - low)
         flat = jnp.abs(scale) <= 8 * jnp.finfo(scale.dtype).eps * jnp.abs(mean)  # constant up to the mean's rounding
         return Columns(mean, jnp.where(flat, 1, scale), None)
-    pivot = (jnp.arange(d) == jnp.argmax(fixed)) & jnp.any(fixed) & ~penalized
+    pivot = (jnp.arange(fixed.size) == jnp.argmax(fixed)) & jnp.any(fixed) & ~penalized
     center = jnp.where(jnp.any(pivot) & ~pivot, mean, 0)
     scale = jnp.maximum(jnp.abs(high - center), jnp.abs(low - center))
     scale = jnp.where(pivot, low, scale)  # with its sign: z is 1 there

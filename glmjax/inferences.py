@@ -16,7 +16,7 @@ from .distributions import Family
 from .influence import as_vector, effects_task
 from .inputs import check_number, is_traced
 from .linear import Task, free_shift
-from .losses import deviance, log_likelihood, pearson_chi2
+from .losses import goodness_sums, log_likelihood
 from .models import Model
 from .newton import null_deviance
 from .optima import Optimum, make_optimum, to_flat
@@ -226,31 +226,32 @@ def as_value(function: Any) -> Any:
 
 @quick_jit
 def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Array, null: Array) -> Inference:
-    model, data, params = task.model, task.data, task.params
-    optimum = make_optimum(task, fit)
-    k = model.family.n_outputs or 1
-    df_resid = k * optimum.rows - optimum.edf
-    fitted, chi2 = deviance(model, params, data), pearson_chi2(model, params, data)
+    optimum, sums = make_optimum(task, fit), goodness_sums(task.model, task.params, task.data)
+    return as_table(task, fit, optimum, covariance, dispersion, level, (null, *sums))
+
+
+def as_table(task: Task, fit: Fit, optimum: Optimum, middle: Any, dispersion: Any, level: Any, sums: Any) -> Inference:
+    """The table, M by `middle`; `sums` are the null deviance and the `goodness_sums`."""
+    model, (null, fitted, chi2, value) = task.model, sums
+    df_resid = (model.family.n_outputs or 1) * optimum.rows - optimum.edf
     estimated = callable(dispersion)
-    phi = dispersion(Goodness(model, params, data, fitted, chi2, df_resid)) if estimated else dispersion
+    phi = dispersion(Goodness(model, task.params, task.data, fitted, chi2, df_resid)) if estimated else dispersion
     df = df_resid if estimated else None
 
     known, marks = determined(fit, optimum)
     root = to_flat(optimum, optimum.root)
-    cov = root @ covariance(optimum._replace(dispersion=phi)) @ root.T
+    cov = root @ middle(optimum._replace(dispersion=phi)) @ root.T
     cov = jnp.where(marks[:, None] & marks[None], cov, jnp.nan)
     estimate = as_vector(outcome(fit))
-    names = names_of(model, data.x.shape[1])
     if model.family.estimates_alpha:
         estimate = jnp.append(estimate, jnp.asarray(model.family.alpha, estimate.dtype))
     std_error = jnp.sqrt(jnp.diag(cov))
     statistic = estimate / std_error
     reach = two_sided_quantile(1 - level, df) * std_error
 
-    value = log_likelihood(model, params, data)
     counted = optimum.edf + (0 if model.family.dispersion is None else 1)
     table = Inference(
-        names=names,
+        names=names_of(model, task.data.x.shape[1]),
         estimate=estimate,
         std_error=std_error,
         statistic=statistic,

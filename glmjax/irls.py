@@ -26,7 +26,7 @@ from .linear import (
 )
 from .programs import quick_jit, staged
 from .results import RUNNING, Status
-from .rotations import factor_pass
+from .rotations import RESTING, factor_pass, resting_factor
 from .steps import ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
 
 
@@ -115,7 +115,8 @@ def blame_rows(task: Task, run: Run) -> Run:
 def mark_infinite(task: Task, run: Run) -> Run:
     """The run with the coefficients marked that go to infinity, in lanes that are separated."""
     state = run.state
-    marks = endless(task, run.columns, point(state), state.kept, state.reach, theta_penalty(task, run.columns))
+    r = resting_factor(task.model, run.columns, task.data, point(state), RESTING * state.reach)
+    marks = endless(task, run.columns, r, state.kept, theta_penalty(task, run.columns))
     marks = jax.tree.map(lambda mark: mark & (state.status == Status.SEPARATED), marks)
     return run._replace(solution=run.solution._replace(infinite=marks))
 

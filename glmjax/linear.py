@@ -14,11 +14,9 @@ from .implicit import implicit_tangent
 from .inputs import check_count, check_number, is_traced
 from .losses import objective, targets_supported, with_dispersion
 from .models import Model, check_params, check_problem, in_dtype
-from .passes import Point
 from .predictors import Dense, Linear
 from .programs import quick_jit
 from .results import Fit, Status
-from .rotations import resting_factor
 
 
 class Task(NamedTuple):
@@ -202,21 +200,21 @@ def optimum_tangent(
     return centered(task.model, to_params(columns, tangent.reshape(theta.shape), like)), loss, deviance
 
 
-def endless(task: Task, columns: Columns, point: Point, kept: Array, reach: Array, penalty: Penalty) -> Dense:
-    """Which parameters go to infinity when the rows that `point.direction` still moves are separated.
+def endless(task: Task, columns: Columns, r: Array, kept: Array, penalty: Penalty) -> Dense:
+    """Which parameters go to infinity when the rows that a direction still moves are separated; r is the
+    `resting_factor` of the others.
 
     They are those with a component in the null space of the rows at rest: it is the span of all directions along which
     no loss rises, since near one that moves every separated row the others only have to leave the rest alone.
     """
-    r = resting_factor(task.model, columns, task.data, point, 1e-4 * reach)
-    p = r.shape[0]
+    p, k = r.shape[0], task.model.family.n_outputs or 1
     fixed = jnp.where(kept & (penalty.diagonal == 0), 0, 1).astype(r.dtype)
     rows = [jnp.where(fixed[None] > 0, 0, r), jnp.diag(fixed * jnp.maximum(jnp.linalg.norm(r), 1))]
     if penalty.gauge is not None:
         rows.append(penalty.gauge * jnp.maximum(jnp.linalg.norm(r), 1))
     _, sizes, directions = jnp.linalg.svd(jnp.concatenate(rows), full_matrices=False)
     free = sizes <= jnp.sqrt(jnp.finfo(r.dtype).eps) * jnp.maximum(jnp.max(sizes), 1)
-    null = jnp.where(free[:, None], directions, 0).reshape(p, *point.theta.shape)
+    null = jnp.where(free[:, None], directions, 0).reshape(p, p // k, k)
     like = empty_params(task.model, task.data.x.shape[1], r.dtype)
     components = jax.vmap(lambda v: to_params(columns, v, like))(null)
     size = jax.tree.map(lambda leaf: jnp.sqrt(jnp.sum(leaf**2, axis=0)), components)

@@ -119,6 +119,11 @@ def pearson_chi2(model: Model, params: Any, data: Data) -> Array:
     return _pearson_chi2(in_dtype(model, data.x.dtype), params, data)
 
 
+def goodness_sums(model: Model, params: Any, data: Data) -> tuple[Array, Array, Array]:
+    """Deviance, Pearson's chi-squared and log-likelihood, each a sum over the rows."""
+    return deviance(model, params, data), pearson_chi2(model, params, data), log_likelihood(model, params, data)
+
+
 @jax.jit
 def _pearson_chi2(model: Model, params: Any, data: Data) -> Array:
     family = model.family

@@ -104,22 +104,33 @@ def null_fit(model: Model, data: Data) -> tuple[Model, Dense, Data]:
     # In an exponential family the score of a constant is 0 where its mean is that of the targets.
     if data.offset is None and has_expectation(family):
         w: Any = np.zeros((0,) if family.n_outputs is None else (0, family.n_outputs), dtype)
-        return null, Dense(w, _link_of_average(in_dtype(null, dtype).family, clean(data))), data
+        return null, Dense(w, _link_of_average(in_dtype(null, dtype).family, data)), data
     return null, fit_newton(null, data).params, data
 
 
 @jax.jit
 def _link_of_average(family: Family, data: Data) -> Array:
-    """The linear predictor, () or (k,), at the weighted mean of the targets; large where it would be infinite."""
+    return link_of_totals(family, *target_totals(family, clean(data)))
+
+
+def target_totals(family: Family, data: Data) -> tuple[Array, Array]:
+    """The weighted sum of the targets, of classes how often there is each, and the sum of the weights."""
     weight = row_weight(data)
     weight = jnp.ones_like(data.y, shape=data.y.shape[:1]) if weight is None else weight
     if family.n_classes:
         counts = [jnp.sum(jnp.where(data.y == label, weight, 0)) for label in range(family.n_classes)]
-        eta = jnp.log(jnp.stack(counts))
+        return jnp.stack(counts), jnp.sum(weight)
+    total = jnp.sum(jnp.where(per_row(weight == 0, data.y), 0, per_row(weight, data.y) * data.y), axis=0)
+    return total, jnp.sum(weight)
+
+
+def link_of_totals(family: Family, total: Array, weight: Array) -> Array:
+    """The linear predictor, () or (k,), at the weighted mean of the targets; large where it would be infinite."""
+    if family.n_classes:
+        eta = jnp.log(total)
         eta = eta if family.reference is None else jnp.delete(eta - eta[family.reference], family.reference)
     else:
-        total = jnp.sum(jnp.where(per_row(weight == 0, data.y), 0, per_row(weight, data.y) * data.y), axis=0)
         trials = family.target_shape == (2,) and family.n_outputs is None
-        eta = link_of_target(family, total[0] / jnp.sum(total) if trials else total / jnp.sum(weight))
+        eta = link_of_target(family, total[0] / jnp.sum(total) if trials else total / weight)
     edge = jnp.log(jnp.finfo(eta.dtype).max)
     return jnp.nan_to_num(eta, nan=-edge, posinf=edge, neginf=-edge)  # NaN: the log of a negative mean, which is near 0

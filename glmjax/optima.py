@@ -198,44 +198,67 @@ def expected_form(optimum: Optimum, forms: Forms, z: Array) -> Array:
 
 def make_optimum(task: Task, fit: Fit) -> Optimum:
     """The optimum of a fit; its root is NaN where the rows do not determine the coefficients."""
+    data, bias = task.data, task.model.predictor.bias  # type: ignore[union-attr]
+    columns = measure(jax.lax.stop_gradient(data), bias, jnp.any(task.l2 > 0))
+    weight, every = row_weight(clean(data)), jnp.asarray(len(data.x), data.x.dtype)
+    total, rows = (every if part is None else jnp.sum(part) for part in (weight, data.weight))
+    optimum, ridge = at_fit(task, fit, columns, total, rows)
+    system = information_total(optimum)
+    scaled, ill = by_cholesky(optimum, ridge, system)
+
+    def factor(lanes: int) -> Callable[..., Array]:
+        return partial(factor_pass, chunk=chunk_rows(4 * lanes * optimum.theta.size**2 // len(optimum.theta)))
+
+    def by_qr() -> Factor:
+        point = Point(optimum.theta, jnp.zeros_like(optimum.theta), jnp.asarray(False))
+        r = as_pass(factor, factor(1))(optimum.model, columns, data, point)
+        if optimum.model.family.estimates_alpha:
+            r = jax.scipy.linalg.block_diag(r, jnp.sqrt(jnp.maximum(system[-1:, -1:], 0)))
+        return factor_by_qr(r, Penalty(ridge, None), jnp.zeros((), ridge.dtype), optimum.kept)
+
+    if not signed(optimum):
+        scaled = jax.lax.cond(any_lane(ill), lambda: chosen(ill, by_qr(), scaled), lambda: scaled)
+    return rooted(optimum, ridge, scaled, ill)
+
+
+def at_fit(task: Task, fit: Fit, columns: Columns, total: Array, rows: Array) -> tuple[Optimum, Array]:
+    """The optimum with the identity for its root yet, and the ridge, (q,); `total` is the rows' weight * precision."""
     model, data = replace(task.model, family=by_expectation(task.model.family)), task.data
-    columns = measure(jax.lax.stop_gradient(data), model.predictor.bias, jnp.any(task.l2 > 0))  # type: ignore[union-attr]
     theta = to_theta(columns, task.params)
     zero, one = jnp.zeros((), theta.dtype), jnp.ones((), theta.dtype)
     kept = jnp.ones(theta.size, bool) if fit.aliased is None else ~to_theta_marks(fit.aliased).reshape(-1)
-    weight, every = row_weight(clean(data)), jnp.full_like(zero, len(data.x))
-    total, rows = (every if part is None else jnp.sum(part) for part in (weight, data.weight))
     ridge = total * theta_penalty(task, columns).diagonal
     if model.family.estimates_alpha:
         kept, ridge = jnp.append(kept, fit.status != Status.BOUNDARY), jnp.append(ridge, 0)
     start = jnp.eye(len(ridge), dtype=theta.dtype)
     no = jnp.asarray(False)
-    optimum = Optimum(model, data, task.params, columns, theta, kept, start, 0 * start, no, rows, zero, one)
+    return Optimum(model, data, task.params, columns, theta, kept, start, 0 * start, no, rows, zero, one), ridge
 
-    # An information that is the observed one need not be positive in every row, nor has its rows' square root.
-    signed = not has_expectation(model.family)
-    system = (signed_total if signed else row_total)(expected_form, optimum)
-    penalty = Penalty(ridge, None)
-    scaled = factor_by_cholesky(system, penalty, zero, kept)
-    eps = float(jnp.finfo(theta.dtype).eps)
-    ill = ~(smallest_pivot(scaled) > eps**0.6)
 
-    def factor(lanes: int) -> Callable[..., Array]:
-        return partial(factor_pass, chunk=chunk_rows(4 * lanes * theta.size**2 // len(theta)))
+def signed(optimum: Optimum) -> bool:
+    """Whether the information is the observed one, which need not be positive in a row, nor has its square root."""
+    return not has_expectation(optimum.model.family)
 
-    def by_qr() -> Factor:
-        r = as_pass(factor, factor(1))(model, columns, data, Point(theta, jnp.zeros_like(theta), no))
-        if model.family.estimates_alpha:
-            r = jax.scipy.linalg.block_diag(r, jnp.sqrt(jnp.maximum(system[-1:, -1:], 0)))
-        return factor_by_qr(r, penalty, zero, kept)
 
-    if not signed:
-        scaled = jax.lax.cond(any_lane(ill), lambda: chosen(ill, by_qr(), scaled), lambda: scaled)
+def information_total(optimum: Optimum) -> Array:
+    """Sum of the expected information over the rows, in root's coordinates."""
+    return (signed_total if signed(optimum) else row_total)(expected_form, optimum)
+
+
+def by_cholesky(optimum: Optimum, ridge: Array, system: Array) -> tuple[Factor, Array]:
+    """H's factor, and whether the system is too ill-conditioned for it."""
+    scaled = factor_by_cholesky(system, Penalty(ridge, None), jnp.zeros((), ridge.dtype), optimum.kept)
+    return scaled, ~(smallest_pivot(scaled) > float(jnp.finfo(ridge.dtype).eps) ** 0.6)
+
+
+def rooted(optimum: Optimum, ridge: Array, scaled: Factor, ill: Array) -> Optimum:
+    """The optimum with H's root, from its factor."""
+    kept, eps = optimum.kept, float(jnp.finfo(ridge.dtype).eps)
     determined = smallest_pivot(scaled) > max(1e-11, 64 * eps) ** 2
-    root = jax.scipy.linalg.solve_triangular(scaled.upper, start)
+    root = jax.scipy.linalg.solve_triangular(scaled.upper, jnp.eye(len(ridge), dtype=ridge.dtype))
     root = jnp.where(determined, jnp.where(kept, scaled.scale, 0)[:, None] * root, jnp.nan)
     share = root.T @ (ridge[:, None] * root)
-    edf = jnp.sum(kept.astype(theta.dtype)) - jnp.trace(share)
+    edf = jnp.sum(kept.astype(root.dtype)) - jnp.trace(share)
     return optimum._replace(root=root, share=share, ill=ill, edf=edf)
 
 

@@ -107,7 +107,8 @@ def _totals(parts: Derivatives, score: Array, system: Array, reach: Array) -> Li
     )
 
 
-def _add(total: LinearSums, part: LinearSums) -> LinearSums:
+def add_sums(total: LinearSums, part: LinearSums) -> LinearSums:
+    """The sums of two parts of the rows."""
     return jax.tree.map(jnp.add, total, part)._replace(reach=jnp.maximum(total.reach, part.reach))
 
 
@@ -176,7 +177,7 @@ def information_pass(
                         lambda: jnp.zeros((), dtype),
                     )
                     system = jnp.zeros((), dtype) if asked is not None else system_of(parts.h, z, product)
-                    return _add(total, _totals(parts, (parts.r.T @ z).T, system, reach))
+                    return add_sums(total, _totals(parts, (parts.r.T @ z).T, system, reach))
 
                 none = no_sums(p, k, dtype)
                 if asked is None:
@@ -273,7 +274,7 @@ def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> Line
                     free, r = both[:1], both[1:]
                 score = (r - columns.center[:, None] * free) / columns.scale[:, None]
                 score = jnp.concatenate([free, score]) if bias else score
-                return _add(total, _totals(parts, score, zero, zero))
+                return add_sums(total, _totals(parts, score, zero, zero))
 
             total = no_sums(p, k, data.x.dtype)
             chunk = data.x.shape[0] if whole and lanes == 1 else chunk_rows(width)

@@ -23,6 +23,7 @@ from .passes import LinearSums, information_pass, score_pass
 from .predictors import Dense
 from .programs import quick_jit
 from .results import RUNNING, Fit, Status
+from .rotations import RESTING, resting_factor
 
 
 def net_rules(net: Net, columns: Columns, lazy: Array | None = None) -> Rules:
@@ -85,7 +86,8 @@ def net_conclusion(net: Net, columns: Columns, rules: Rules, state: ProximalStat
         held = low | high | (jnp.isfinite(terms.lower) & jnp.isfinite(terms.upper))
         gauge = jnp.kron(jnp.eye(len(theta)), jnp.ones((1, theta.shape[1]))).astype(theta.dtype)
         penalty = Penalty(terms.l1 + terms.l2, gauge if free_shift(model) else None)
-        marks = endless(task, columns, at, ~held, moved, penalty)
+        r = resting_factor(model, columns, data, at, RESTING * moved)
+        marks = endless(task, columns, r, ~held, penalty)
         return jax.tree.map(lambda mark: mark & separated, marks)
 
     return Solution(

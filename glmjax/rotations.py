@@ -9,6 +9,8 @@ from .models import Model
 from .passes import Point, derivatives
 from .rows import chunk_rows, row_fold
 
+RESTING = 1e-4  # of the largest change of any eta: rows that change by less are at rest
+
 
 def factor_pass(model: Model, columns: Columns, data: Data, point: Point, chunk: int | None = None) -> Array:
     """An upper triangular R, (p k, p k), with R'R the information, by QR of the rows: it keeps twice the digits."""
