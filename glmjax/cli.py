@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
         description="Fit generalized linear models to files, predict by them, and print them.",
         epilog="Exit codes: 0 done, 1 the fit has no answer (the table says why), 2 bad input.",
     )
+    whole.add_argument("--version", action="version", version=f"glmjax {metadata.version('glmjax')}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON, all digits, instead of a table")
