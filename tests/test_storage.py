@@ -93,7 +93,7 @@ def test_another_process_predicts_the_same(tmp_path, key):
     np.save(tmp_path / "x.npy", x)
     code = (
         "import jax, numpy as np, glmjax as gj; jax.config.update('jax_enable_x64', True)\n"
-        "model, fit, notes = gj.load('model.gj')\n"
+        "model, fit, *_ = gj.load('model.gj')\n"
         "gj.check(fit); np.save('mean.npy', gj.predict(fit.model, fit.params, np.load('x.npy')))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
