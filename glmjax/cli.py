@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -19,35 +19,18 @@ import jax
 import numpy as np
 
 from .caching import cache_compilation
-from .counts import poisson, quasi_poisson
 from .covariance import fisher, hc0, hc1, hc2, hc3, observed
 from .distributions import Family
-from .families import categorical, normal
+from .families import categorical
 from .formulas import parse
 from .frames import Fitted, TermTests, coefficients, load, read, save, terms_text, type2, type3
 from .frames import fit as fit_frame
 from .frames import predict as predict_frame
-from .mixtures import negative_binomial, negative_binomial1
-from .positives import gamma, inverse_gaussian, tweedie
-from .proportions import bernoulli, binomial, quasi_binomial
 from .reports import summary, summary_frame
 from .results import Status
+from .storage import FAMILIES
 from .tabular import columns_in, csv_text, read_columns, read_file, write_columns
 
-FAMILIES: dict[str, Callable[..., Family]] = {
-    "normal": normal,
-    "bernoulli": bernoulli,
-    "binomial": binomial,
-    "categorical": categorical,
-    "poisson": poisson,
-    "negative-binomial": negative_binomial,
-    "negative-binomial1": negative_binomial1,
-    "gamma": gamma,
-    "inverse-gaussian": inverse_gaussian,
-    "tweedie": tweedie,
-    "quasi-poisson": quasi_poisson,
-    "quasi-binomial": quasi_binomial,
-}
 COVARIANCES = {"fisher": fisher, "observed": observed, "hc0": hc0, "hc1": hc1, "hc2": hc2, "hc3": hc3}
 
 
@@ -96,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
     fit.set_defaults(run=run_fit)
     fit.add_argument("file", type=Path, help="CSV (also .csv.gz, .tsv) or Parquet, with a header")
     fit.add_argument("formula", help='such as "y ~ age + C(region) + offset(log(years))"')
-    fit.add_argument("--family", required=True, choices=FAMILIES, metavar="FAMILY", help=", ".join(FAMILIES))
+    families = [name.replace("_", "-") for name in FAMILIES]
+    fit.add_argument("--family", required=True, choices=families, metavar="FAMILY", help=", ".join(families))
     fit.add_argument("--link", help="instead of the family's own, such as log, logit, probit, inverse, identity")
     fit.add_argument("--power", type=float, help="of tweedie, from 1 to 2")
     fit.add_argument("--alpha", type=float, help="of a negative binomial; estimated where it is not given")
@@ -208,7 +192,7 @@ def family_of(options: argparse.Namespace, table: Any) -> Family:
             raise ValueError("--reference is for the family categorical")
         if options.family == "tweedie" and "power" not in given:
             raise ValueError("the family tweedie needs --power, from 1 to 2")
-        return FAMILIES[options.family](**given)
+        return FAMILIES[options.family.replace("-", "_")](**given)
     target = str(parse(options.formula).lhs).strip("`")
     if target not in columns_in(table):
         raise ValueError(f"the target of the family categorical must be a column, and {target!r} is none of the file")

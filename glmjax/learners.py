@@ -20,36 +20,23 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .buckets import Rows, bucket_data
-from .counts import poisson, quasi_poisson
 from .data import Data
 from .distributions import Family
-from .families import categorical, normal
+from .families import categorical
 from .inputs import check_finite, read_array
 from .losses import deviance
-from .mixtures import negative_binomial, negative_binomial1
 from .models import glm
 from .newton import null_deviance
-from .positives import gamma, inverse_gaussian, tweedie
+from .positives import tweedie
 from .predictors import Dense
 from .programs import quick_jit
 from .proportions import bernoulli
 from .results import Fit, Status, check
 from .scoring import numpy_linear_predictor, numpy_predict
+from .storage import FAMILIES
 
-_FAMILIES: dict[str, Callable[..., Family]] = {
-    make.__name__: make
-    for make in (
-        normal,
-        bernoulli,
-        poisson,
-        quasi_poisson,
-        negative_binomial,
-        negative_binomial1,
-        gamma,
-        inverse_gaussian,
-        tweedie,
-    )
-}
+_MORE = ("binomial", "quasi_binomial", "categorical")  # have more than one number a row
+_FAMILIES = {name: make for name, make in FAMILIES.items() if name not in _MORE}
 
 
 def named_family(family: Any, link: str | None, power: float) -> Family:
@@ -120,6 +107,7 @@ class Learner(BaseEstimator):
     """An estimator whose `_train(family, rows)` is a `Fit`, for a `Family` and `Rows`."""
 
     fit_: Any  # a `Fit` of NumPy arrays
+    _train: Callable[[Family, Rows], Fit]  # a method of those who train
 
     def _read(self, X: Any, *target: Any) -> tuple[np.ndarray, Any]:
         """X as float64, and y where it is given, which makes it a fit's; checked, as scikit-learn wants it."""
@@ -142,9 +130,6 @@ class Learner(BaseEstimator):
             fit = jax.device_get(self._train(family, Rows(x, np.asarray(y), weight, offset)))
         say(fit)
         self.fit_, self._offset = fit, offset is not None
-
-    def _train(self, family: Family, rows: Rows) -> Fit:
-        raise NotImplementedError
 
     def _ready(self, X: Any, offset: Any) -> np.ndarray:
         """X to predict at; warns where the offset is missing that there was in the fit."""

@@ -38,9 +38,22 @@ VERSION = 1  # of the format; a file of a later one is refused
 DIGEST = 64  # characters of a SHA-256
 
 _TUPLES: dict[str, type] = {one.__name__: one for one in (Dense, Fit, History, Inference)}
-_FAMILIES: dict[str, Callable[..., Family]] = {
+FAMILIES: dict[str, Callable[..., Family]] = {  # as the doors that take text call them
     make.__name__: make
-    for make in (bernoulli, binomial, gamma, inverse_gaussian, poisson, quasi_binomial, quasi_poisson)
+    for make in (
+        normal,
+        bernoulli,
+        binomial,
+        categorical,
+        poisson,
+        negative_binomial,
+        negative_binomial1,
+        gamma,
+        inverse_gaussian,
+        tweedie,
+        quasi_poisson,
+        quasi_binomial,
+    )
 }
 _STATIC = ("name", "link", "n_outputs", "n_classes", "reference", "estimates_alpha")
 _NUMBERS = ("dispersion", "alpha", "power")
@@ -174,9 +187,8 @@ def _built(family: dict[str, Any]) -> Family:
     if name == "tweedie":
         return tweedie(1.5, link)
     if name in ("negative_binomial", "negative_binomial1"):
-        made = (negative_binomial if name == "negative_binomial" else negative_binomial1)(1.0, link)
-        return replace(made, estimates_alpha=family["estimates_alpha"])
-    return _FAMILIES[name](link)
+        return replace(FAMILIES[name](1.0, link), estimates_alpha=family["estimates_alpha"])
+    return FAMILIES[name](link)
 
 
 def _described(model: Model) -> dict[str, Any]:

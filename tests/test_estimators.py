@@ -360,7 +360,7 @@ BAD = [
     (56, fitted(GLMRegressor(l1_ratio=1.5)), V, "^l1_ratio must be 0 to 1, got 1.5"),
     (56, fitted(GLMRegressor(tol=0.0)), V, "^tol must be"),
     (56, fitted(GLMRegressor(max_iter=0)), V, "^max_steps must be 1 or more"),
-    (56, fitted(GLMRegressor("poison")), V, "^family='poison' is unknown; known: normal, bernoulli, .*tweedie, or pass a Family"),
+    (56, fitted(GLMRegressor("poison")), V, "^family='poison' is unknown; known: normal, bernoulli, .*tweedie, .*, or pass a Family"),
     (56, fitted(GLMRegressor("binomial")), V, "proportions are bernoulli's, with the trials as sample_weight"),
     (56, fitted(GLMRegressor(gj.binomial())), V, "^the binomial family here has more than one number a row"),
     (56, fitted(GLMRegressor(3)), T, "^family must be a name or a Family"),
