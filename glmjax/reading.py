@@ -186,6 +186,10 @@ class Reader:
 
     def chunks(self) -> Iterator[Data]:
         """A pass: its chunks on the device. The first one checks the values; the others that the rows are as many."""
+        return (chunk for chunk, _ in self.counted())
+
+    def counted(self) -> Iterator[tuple[Data, int]]:
+        """The same, and how many rows of each are the source's."""
         parts = self._noted(parts_of(self.source, None if self.passes else self.family, features=False))
         self.passes += 1
         count, began, shown = 0, time.monotonic(), 0.0
@@ -193,7 +197,7 @@ class Reader:
             count += rows
             if self.passes == 1 and len(self.first) < FIRST:
                 self.first += (chunk,)
-            yield chunk
+            yield chunk, rows
             now = time.monotonic()
             if self.progress and sys.stderr.isatty() and now - shown > 1:
                 shown = self._show(count, now - began)
@@ -241,7 +245,7 @@ def open_reader(source: Any, family: Family, rows: int, progress: bool) -> Reade
     return Reader(source, check_count(rows, "rows"), progress, family)
 
 
-def fold(chunks: Iterable[Data], part: Callable[[Data], Total], combine: Callable[[Total, Total], Total]) -> Total:
+def fold(chunks: Iterable[Any], part: Callable[[Any], Total], combine: Callable[[Total, Total], Total]) -> Total:
     """`part` of each chunk, combined: sums are a monoid, and this is the way of adding them that disk has."""
     total: Any = None
     waiting: deque[Any] = deque()

@@ -18,6 +18,7 @@ from jax import Array
 from .covariance import bayesian, fisher, hc0, hc1, hc2, hc3
 from .data import Data
 from .distributions import has_expectation
+from .epochs import fit_sgd
 from .factors import Factor, Penalty, factor_by_qr
 from .inferences import (
     Goodness,
@@ -35,15 +36,16 @@ from .losses import deviance, goodness_sums
 from .models import Model, glm, init
 from .newton import link_of_totals
 from .optima import Optimum, at_fit, by_cholesky, information_total, rooted, signed
+from .parquet import parquet_source
 from .passes import Point
 from .predictors import Dense
 from .programs import quick_jit
 from .reading import Pages, Reader, add, count_rows, end, fold, open_reader
 from .results import Fit
-from .sources import ROWS, Source, array_source, parquet_source
+from .sources import ROWS, Source, array_source
 from .streamed import Survey, factor_of, fit_reader, measured, stack, standing, survey
 
-__all__ = ["Source", "array_source", "count_rows", "fit_newton", "inference", "parquet_source"]
+__all__ = ["Source", "array_source", "count_rows", "fit_newton", "fit_sgd", "inference", "parquet_source"]
 
 
 def fit_newton(
