@@ -76,7 +76,7 @@ def fit_sgd(
         `Fit`, as `glmjax.fit_sgd` has it.
 
     Raises:
-        ValueError: an empty source, chunks that disagree, bad values (with chunk and row); what `glmjax.fit_sgd` raises.
+        ValueError: an empty source, chunks that disagree, bad values (with chunk and row); as `glmjax.fit_sgd`.
         TypeError: what is no source; no key.
         OSError: a file that cannot be read; it names file and row group.
 

@@ -223,11 +223,9 @@ def run_epochs(
 
 def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation: Data | None) -> SGDState:
     """One epoch over the given minibatches, (steps, batch_size) row numbers, and what patience makes of it."""
-    settings = state.settings
+    settings, carry = state.settings, (state.params, state.optimizer_state)
     (params, optimizer_state), (values, weights) = jax.lax.scan(
-        lambda carry, rows: update(settings, carry, take(data, rows, ragged)),
-        (state.params, state.optimizer_state),
-        batches,
+        lambda carry, rows: update(settings, carry, take(data, rows, ragged)), carry, batches
     )
     total = jnp.sum(weights)
     state = state._replace(

@@ -84,4 +84,3 @@ def check_rows(source: Iterable[Data], family: Family) -> None:
     """Raise for the first row that `make_data` refuses, in words that name its chunk."""
     for _ in parts_of(source, family):
         pass
-
