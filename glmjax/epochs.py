@@ -141,6 +141,7 @@ def _epoch(state: SGDState, reader: Reader, shuffle: Shuffle, validation: Data |
     def run(item: tuple[Data, int]) -> tuple[Array, Array]:
         nonlocal carry
         chunk, count = item
+        reader.first = ()  # no sample is needed
         carry, sums = _steps(settings, carry, chunk, np.int32(count))
         return sums
 
@@ -150,7 +151,6 @@ def _epoch(state: SGDState, reader: Reader, shuffle: Shuffle, validation: Data |
         if family is not None:
             check_rows(shuffle.source, family)  # in order, so that the chunk is the source's
         raise
-    reader.first = ()
     steps = np.int32(-(-reader.count // settings.batch_size))
     watched = None
     if settings.patience is not None and validation is None:

@@ -149,8 +149,8 @@ def batches(groups: Sequence[Group], columns: list[str], coded: Sequence[str], r
                     opened.close()
                 # Not by `pre_buffer`, which holds a whole row group, as it is in the file, before its first row comes.
                 opened = _opened(group.file, read_dictionary=coded, pre_buffer=False, buffer_size=1 << 20)
-            batches = opened.iterbatches(rows, row_groups=[group.index], columns=columns)
-            while (batch := _next(batches, group)) is not None:
+            read = opened.iter_batches(rows, row_groups=[group.index], columns=columns)
+            while (batch := _next(read, group)) is not None:
                 yield group, batch
     finally:
         if opened is not None:

@@ -13,6 +13,8 @@ from .distributions import Family
 from .minibatches import permutation
 from .reading import Pages, chunks_of, parts_of
 
+RUNS = 256  # of a chunk
+
 _order = jax.jit(permutation, static_argnums=1)
 
 
@@ -41,7 +43,7 @@ def in_random_order(shuffle: Shuffle, family: Family | None, key: Array) -> Iter
     filled, overflowed = 0, False
     for chunk, count in chunks_of(parts_of(source, family, features=False), rows, pages):
         if held is None:
-            held = jax.tree.map(lambda leaf: pages.array((size, *leaf.shape[1:]), leaf.dtype), chunk)
+            held = jax.tree.map(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), chunk)
         if filled < size:
             for room, new in zip(jax.tree.leaves(held), jax.tree.leaves(chunk), strict=True):
                 room[filled : filled + count] = new[:count]
@@ -55,12 +57,19 @@ def in_random_order(shuffle: Shuffle, family: Family | None, key: Array) -> Iter
 
 
 def _exchange(held: Data, chunk: Data, count: int, generator: np.random.Generator, pages: Pages) -> Data:
-    """As many rows of those held as the chunk has, in random order; the chunk's are in their places after it."""
-    size = len(held.x)
-    places = np.sort(generator.choice(size, count, replace=False, shuffle=False))  # memory is quick in its own order
+    """As many rows of those held as the chunk has, in random order; the chunk's are in their places after it.
+
+    The places of a whole chunk are runs of some rows: all over the buffer they would be a cache miss each. Both sides
+    are put in random order within the chunk, so that rows of a run have no more in common than those of a chunk.
+    """
+    rows = len(chunk.x)
+    run = max(r for r in range(1, rows // RUNS + 2) if r == 1 or rows % r == 0) if count == rows else 1
+    starts = run * np.sort(generator.choice(len(held.x) // run, count // run, replace=False, shuffle=False))
+    places = (starts[:, None] + np.arange(run)).ravel()
     out = _taken(held, places, pages)
-    for room, new in zip(jax.tree.leaves(held), jax.tree.leaves(chunk), strict=True):
-        room[places] = new[:count]
+    new = _taken(chunk, generator.permutation(count), pages)
+    for room, leaf in zip(jax.tree.leaves(held), jax.tree.leaves(new), strict=True):
+        room[places] = leaf
     return _taken(out, generator.permutation(count), pages)
 
 
