@@ -55,12 +55,14 @@ def fit_sgd(
     same bits. A source that fits in the buffer gives what `glmjax.fit_sgd` finds with the same key, to rounding.
 
     Beyond that the shuffle is not uniform. The parts of a source that has some (row groups of `parquet_source`, slices
-    of `array_source`) are visited in random order, each epoch another; others are read in order. Then each chunk read
-    takes the place of random rows of the buffer: a row comes at most `buffer` rows sooner than it was read, and more
-    than k * buffer later with probability exp(-(k + 1)). Where parts are read in order, the rank correlation between
-    source and epoch is 0.94 with a buffer of a tenth of the rows, 0.60 with half. So if rows are sorted by the target
-    and the source has no parts, or few that are larger than the buffer, minibatches are not like all rows, and an
-    epoch ends far from where a uniform one does: sort them otherwise, or give a larger buffer.
+    of `array_source`) are visited in random order, each epoch another; other sources are read in order. Then each
+    chunk that is read takes the place of random rows of the buffer: a row comes at most `buffer` rows sooner than it
+    was read, and more than k * buffer later with probability exp(-(k + 1)). Read in order, the rank correlation of
+    source and epoch is 0.95 with a buffer for a tenth of the rows, 0.75 for a quarter, 0.37 for half.
+
+    So where rows are sorted by the target, minibatches are not like all rows, and an epoch ends at its last ones: of
+    1000 counts, sorted, 5 epochs end 0.01 above the least loss with a buffer for all, 0.04 for half, 0.5 for a tenth,
+    and 0.05 for a tenth with parts of 20 rows. A larger buffer helps, or smaller parts, or files in random order.
 
     Args:
         model: from `glm` or `mlp`.
@@ -134,7 +136,7 @@ def _begin(settings: Settings, one: Data, key: Array, params: Any, validation: D
 def _epoch(state: SGDState, reader: Reader, shuffle: Shuffle, validation: Data | None) -> SGDState:
     """One more epoch, and what patience makes of it; the first one checks the values."""
     settings, family = state.settings, None if reader.passes else reader.family
-    key = jax.random.fold_in(state.key, state.epoch + 1)  # as in memory
+    key = jax.random.fold_in(state.key, state.epoch + 1)  # type: ignore[arg-type]  # as in memory
     reader.source = Source(partial(in_random_order, shuffle, family, key))
     carry = jax.tree.map(jnp.copy, (state.params, state.optimizer_state))  # the next program takes its memory
 

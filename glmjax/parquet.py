@@ -111,7 +111,8 @@ def _rows_of(read: Read, groups: Sequence[Group]) -> Iterator[Data]:
 
         # Column after column, as they are in the file: turned when they are copied to their chunk, which costs least.
         width = sum(len(_columns(name, read.levels)) for name in names.x)
-        x, j = read.pages.array((width, len(batch)), read.dtype), 0
+        x: Any = read.pages.array((width, len(batch)), read.dtype)
+        j = 0
         for name in names.x:
             if name in read.levels:
                 codes = _codes(held[name], read.levels[name], group, name)

@@ -34,15 +34,15 @@ class File(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A row group: the `index`-th of `count` in its file."""
+    """A row group: number `place`, from 0, of `among` in its file."""
 
     file: File
-    index: int
-    count: int
+    place: int
+    among: int
     rows: int
 
     def __str__(self) -> str:
-        return f"{self.file.path}, row group {self.index} of {self.count}"
+        return f"{self.file.path}, row group {self.place} of {self.among}"
 
 
 class Footer(NamedTuple):
@@ -149,7 +149,7 @@ def batches(groups: Sequence[Group], columns: list[str], coded: Sequence[str], r
                     opened.close()
                 # Not by `pre_buffer`, which holds a whole row group, as it is in the file, before its first row comes.
                 opened = _opened(group.file, read_dictionary=coded, pre_buffer=False, buffer_size=1 << 20)
-            read = opened.iter_batches(rows, row_groups=[group.index], columns=columns)
+            read = opened.iter_batches(rows, row_groups=[group.place], columns=columns)
             while (batch := _next(read, group)) is not None:
                 yield group, batch
     finally:

@@ -51,7 +51,9 @@ def in_random_order(shuffle: Shuffle, family: Family | None, key: Array) -> Iter
         else:
             overflowed = True
             yield _exchange(held, chunk, count, generator, pages)
-    order = generator.permutation(filled) if overflowed else np.asarray(_order(key, filled)) if filled else ()
+    if not filled:
+        return
+    order: Any = generator.permutation(filled) if overflowed else np.asarray(_order(key, filled))
     for start in range(0, filled, rows):
         yield _taken(held, order[start : start + rows], pages)
 
@@ -84,7 +86,7 @@ def _taken(held: Data, places: np.ndarray, pages: Pages) -> Data:
 def one_that_counts(source: Iterable[Data], family: Family) -> Data | None:
     """The first row of a source whose weight is not 0, (1, ...) each, in x's dtype; None where there is none."""
     for chunk, count in chunks_of(parts_of(source, family), 1, Pages()):
-        if count and chunk.weight[0] > 0:
+        if count and chunk.weight[0] > 0:  # type: ignore[index]
             return chunk
     return None
 

@@ -20,7 +20,7 @@ REGION, SEX = RNG.choice(["south", "north", "east", "a b"], N), RNG.choice(["m",
 Y = RNG.poisson(np.exp(0.3 * AGE + 0.5 * (REGION == "east") - 0.4 * (SEX == "m"))).astype(float)
 COLUMNS = {"age": AGE, "region": REGION, "zone": ZONE, "sex": SEX, "y": Y}
 NAMES = ("age", "region[T.east]", "region[T.north]", "region[T.south]", "sex[T.m]")
-DUMMIES = [AGE, *(REGION == level for level in ("east", "north", "south")), SEX == "m"]
+DUMMIES = [AGE, *(level == REGION for level in ("east", "north", "south")), SEX == "m"]
 
 
 def table_of(columns):
@@ -74,7 +74,7 @@ def test_levels_may_be_given_and_numbers_be_categories(folder):
     source = streaming.parquet_source(folder, ["region", "zone", "age"], "y", levels=order)
     names = ("region[T.a b]", "region[T.east]", "region[T.north]", "region[T.west]", "zone[T.1]", "zone[T.2]", "age")
     assert source.columns == names
-    expected = [*(REGION == level for level in order["region"][1:]), ZONE == 1, ZONE == 2, AGE]
+    expected = [*(level == REGION for level in order["region"][1:]), ZONE == 1, ZONE == 2, AGE]
     np.testing.assert_array_equal(rows_of(source)[0], np.stack(expected, axis=1))
 
 
@@ -133,7 +133,9 @@ def test_bad_categories_are_refused_in_words(tmp_path, folder):
         rows_of(streaming.parquet_source(path, ["region"], "y", levels={"region": "abc"}))
     text["region"][5] = "d"
     path = write(tmp_path / "odd.parquet", text, row_group_size=4)
-    with pytest.raises(ValueError, match=place + "column 'region' has level 'd', which is none of its levels 'a', 'b', 'c'"):
+    with pytest.raises(
+        ValueError, match=place + "column 'region' has level 'd', which is none of its levels 'a', 'b', 'c'"
+    ):
         rows_of(streaming.parquet_source(path, ["region"], "y", levels={"region": "abc"}))
     many = write(tmp_path / "many.parquet", {"id": [f"{i:05}" for i in range(1200)], "y": np.zeros(1200)})
     one = write(tmp_path / "one.parquet", {"region": ["a"] * 9, "y": np.zeros(9)})

@@ -73,17 +73,13 @@ def test_through_a_small_buffer_it_is_memorys_fit_in_the_same_order(source):
     padded = [np.pad(order, (0, -N % BATCH), constant_values=-1).reshape(-1, BATCH) for order in orders]
     data = gj.make_data(X, COUNTS, offset=OFFSET, weight=WEIGHT)
     wanted = gj.fit_sgd(POISSON, data, None, order=np.concatenate(padded), l2=0.1, **SHORT)
-    found = streaming.fit_sgd(
-        POISSON, source(X, COUNTS, offset=OFFSET, weight=WEIGHT), KEY, l2=0.1, **SMALL, **SHORT
-    )
+    found = streaming.fit_sgd(POISSON, source(X, COUNTS, offset=OFFSET, weight=WEIGHT), KEY, l2=0.1, **SMALL, **SHORT)
     same(found, wanted)
 
 
 def test_the_key_sets_all_bits():
     source = source_of(X, COUNTS, offset=OFFSET, weight=WEIGHT)
-    one, other, third = (
-        streaming.fit_sgd(POISSON, source, jax.random.key(k), **SMALL, **SHORT) for k in (1, 1, 2)
-    )
+    one, other, third = (streaming.fit_sgd(POISSON, source, jax.random.key(k), **SMALL, **SHORT) for k in (1, 1, 2))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.all(one.params.w != third.params.w)
