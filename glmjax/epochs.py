@@ -51,8 +51,9 @@ def fit_sgd(
 ) -> Fit:
     """Fit any model to rows beyond memory by minibatch SGD: `glmjax.fit_sgd`, in an order of rows that a buffer allows.
 
-    An epoch is one pass. Its order is set by the key, `buffer`, `rows` and the source, so that the same call gives the
-    same bits. A source that fits in the buffer gives what `glmjax.fit_sgd` finds with the same key, to rounding.
+    An epoch is one pass; a call of the host, not to be transformed. The order is set by the key, `buffer`, `rows` and
+    the source, so that the same call gives the same bits (with the same NumPy, which draws it). A source that fits in
+    the buffer gives what `glmjax.fit_sgd` finds with the same key, to rounding.
 
     Beyond that the shuffle is not uniform. The parts of a source that has some (row groups of `parquet_source`, slices
     of `array_source`) are visited in random order, each epoch another; other sources are read in order. Then each
@@ -62,14 +63,15 @@ def fit_sgd(
 
     So where rows are sorted by the target, minibatches are not like all rows, and an epoch ends at its last ones: of
     1000 counts, sorted, 5 epochs end 0.01 above the least loss with a buffer for all, 0.04 for half, 0.5 for a tenth,
-    and 0.05 for a tenth with parts of 20 rows. A larger buffer helps, or smaller parts, or files in random order.
+    and 0.05 for a tenth with parts of 20 rows. A larger buffer helps, or smaller parts.
 
     Args:
         model: from `glm` or `mlp`.
         source: as for `streaming.fit_newton`.
         key: a JAX random key, for initial weights and shuffling.
         params, optimizer, learning_rate, batch_size, epochs, l2: as for `glmjax.fit_sgd`.
-        buffer: rows that are drawn from, up to whole chunks; they are in memory, beside some chunks.
+        buffer: rows that are drawn from, up to whole chunks; they are in memory, the default's 2^20 rows of 20 columns
+            in 176 MB, beside some 10 chunks.
         validation, patience: as for `glmjax.fit_sgd`; the first in memory. Patience without it costs a pass an epoch.
         rows: of a chunk, up to whole minibatches.
         progress: lines on stderr for each pass and epoch.

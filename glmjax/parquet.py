@@ -75,6 +75,8 @@ def parquet_source(
             name = min(footer.categories ^ categories)
             raise TypeError(f"column {name!r} holds text in some files and numbers in others, such as {file.path}")
     groups = [group for footer in footers for group in footer.groups]
+    if not groups:
+        raise ValueError(f"{files[0].path} has no rows; nothing can be fitted to no data")
     read = Read(names, {}, np.result_type(*(footer.dtype for footer in footers)), rows, Pages())
     missing = [name for name in names.x if name in categories and name not in given]
     given |= _found_levels(read, groups, missing) if missing else {}

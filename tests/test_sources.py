@@ -153,7 +153,9 @@ def test_bad_categories_are_refused_in_words(tmp_path, folder):
         with pytest.raises(error, match=message):
             streaming.parquet_source(*arguments)
     (tmp_path / "empty").mkdir()
+    hollow = write(tmp_path / "hollow.parquet", {"age": np.zeros(0), "y": np.zeros(0)})
     for paths, change, message in [
+        (hollow, {}, "hollow.parquet has no rows"),
         (tmp_path / "empty", {}, "is a folder without"),
         (folder, {"levels": {"size": "ab"}}, "levels has 'size', which is no column of x"),
         (folder, {"levels": {"region": ["a", "a"]}, "x": ["region"]}, "must be 2 or more different ones, got 'a', 'a'"),
