@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from .covariance import fisher
+from .covariance import bayesian, fisher, hc0, hc1, hc2, hc3, observed
 from .data import Data
 from .distributions import Family
 from .influence import as_vector, effects_task
@@ -24,6 +24,7 @@ from .predictors import Linear
 from .programs import quick_jit
 from .resampling import outcome
 from .results import Fit, Status
+from .rows import by_rows
 from .tails import two_sided_quantile, two_sided_tail
 
 
@@ -155,7 +156,8 @@ def inference(
     dispersion = dispersion_of(fit.model.family, dispersion, data.x.dtype)
     task = effects_task(fit, data)
     null = null_deviance(task.model, task.data)  # before, so that outside of a transformation its programs are small
-    return _inference(task, fit, as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype), null)
+    run = _by_rows if is_sum(covariance, dispersion) else _inference
+    return run(task, fit, as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype), null)
 
 
 def check_arguments(fit: Any, covariance: Any, level: Any) -> None:
@@ -228,6 +230,15 @@ def as_value(function: Any) -> Any:
 def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Array, null: Array) -> Inference:
     optimum, sums = make_optimum(task, fit), goodness_sums(task.model, task.params, task.data)
     return as_table(task, fit, optimum, covariance, dispersion, level, (null, *sums))
+
+
+SUMS = (fisher, bayesian, observed, hc0, hc1, hc2, hc3)  # what takes no more of the rows than sums over them
+_by_rows = by_rows(_inference)
+
+
+def is_sum(covariance: Any, dispersion: Any) -> bool:
+    """Whether an inference comes from sums over the rows, of which each device of a mesh has its part."""
+    return covariance in SUMS and (not callable(dispersion) or dispersion in (pearson_dispersion, deviance_dispersion))
 
 
 def as_table(task: Task, fit: Fit, optimum: Optimum, middle: Any, dispersion: Any, level: Any, sums: Any) -> Inference:
