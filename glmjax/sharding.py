@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .data import Data
+from .inputs import is_traced
 from .meshes import ROWS
 
 _SCHEMA = ("rows", "columns of x", "bits of x", "numbers a target", *(f"{name} given" for name in Data._fields[2:]))
@@ -29,10 +30,10 @@ def rows_mesh(devices: Any = None) -> Mesh:
 def shard(data: Data, mesh: Mesh | None = None) -> Data:
     """Spread the rows over the devices of a mesh; `fit_*`, `inference`, `loss` and the like then run on all of them.
 
-    Each device gets as many rows; where they do not divide, the last ones are filled up with rows of weight 0, which are
-    inert. Where there are several processes each gives its own rows, as many as it has, and the fit is that of all rows,
-    in every process. Numbers are those of one device to rounding, statuses and steps included; `fit_sgd` takes the same
-    minibatches, where the rows divide.
+    Each device gets as many rows; where they do not divide, rows of weight 0, which are inert, fill them up. Of several
+    processes each gives its own rows, as many as it has, and the fit is that of all rows, in every process. Numbers are
+    those of one device to rounding, statuses and steps included; `fit_sgd` takes the same minibatches, where the rows
+    divide.
 
     A fit sees by its data that they are spread, under `vmap` over y, weights or penalties too. Under a `jit` whose
     argument is the data that cannot be seen: call it under `jax.set_mesh(mesh)`. What is not made of sums over the rows
@@ -54,6 +55,8 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
     """
     if not isinstance(data, Data):
         raise TypeError(f"data must be a Data from make_data, got {type(data).__name__}")
+    if is_traced(data):
+        raise TypeError("shard moves arrays, and here they are traced; call it outside of jit and vmap")
     mesh = rows_mesh() if mesh is None else _checked(mesh)
     local = jax.tree.map(np.asarray, data)
     counts = _agreed_counts(local)
@@ -78,7 +81,8 @@ def _filled(data: Data, n: int) -> Data:
     more: Any = n - len(data.x)
     weight: Any = np.ones(len(data.x), data.x.dtype) if data.weight is None else data.weight
     data = jax.tree.map(lambda part: np.concatenate([part, np.repeat(part[-1:], more, axis=0)]), data)
-    return data._replace(weight=np.concatenate([weight, np.zeros(more, weight.dtype)]))
+    filled: Any = np.concatenate([weight, np.zeros(more, weight.dtype)])
+    return data._replace(weight=filled)
 
 
 def _checked(mesh: Any) -> Mesh:
