@@ -61,6 +61,7 @@ from .residuals import (
 from .results import Fit, History, Status, check
 from .separation import Separation, check_separation
 from .sgd import SGDState, fit_sgd, sgd_epochs, sgd_finish, sgd_init, sgd_step
+from .sharding import shard
 from .storage import Saved, load, load_state, save, save_state
 from .training import train
 
@@ -185,6 +186,7 @@ __all__ = [
     "sgd_finish",
     "sgd_init",
     "sgd_step",
+    "shard",
     "sigmoid_approximation",
     "summary",
     "summary_frame",

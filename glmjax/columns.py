@@ -4,6 +4,7 @@ theta holds the coefficients of z, (p, k): the bias first where the model has on
 is copied: passes standardize a chunk at a time.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jax import Array
 from .data import Data, clean
 from .inputs import largest
 from .lanes import any_lane
+from .meshes import device_count, device_merge
 from .predictors import Dense
 from .rows import row_fold
 
@@ -63,7 +65,7 @@ def merge_extents(one: Extent, other: Extent) -> Extent:
 
 def extent_of(data: Data) -> Extent:
     """What `measure` has to know of the rows: extents of chunks can be merged."""
-    n, d = data.x.shape
+    n, d = len(data.x) * device_count(), data.x.shape[1]
     used = None if data.weight is None else any_lane(data.weight > 0).astype(data.x.dtype)
 
     def update(total: Extent, rows: Data, new: Array) -> Extent:
@@ -80,7 +82,7 @@ def extent_of(data: Data) -> Extent:
 
     zero, infinity = jnp.zeros(d, data.x.dtype), jnp.full(d, jnp.inf, data.x.dtype)
     start = Extent(jnp.zeros((), data.x.dtype), zero, infinity, -infinity)
-    return row_fold(update, start, data._replace(weight=used))
+    return row_fold(update, start, data._replace(weight=used), collect=partial(device_merge, merge_extents))
 
 
 def columns_of_extent(extent: Extent, weighted: bool, bias: bool, penalized: Array) -> Columns:

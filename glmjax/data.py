@@ -10,6 +10,7 @@ from jax import Array
 
 from .distributions import Family
 from .inputs import check_finite, checked_features, float_dtype, is_traced, largest, per_row, read_array, to_float
+from .meshes import device_any
 
 _ENCODE = "encode labels to 0..K-1 with np.unique(labels, return_inverse=True)[1], or make the column numeric"
 
@@ -246,9 +247,9 @@ def valid_rows(data: Data) -> Array:
     if data.precision is not None:
         rows &= (data.precision > 0) & jnp.isfinite(data.precision)
     if data.weight is None:
-        return jnp.all(rows)
-    weights = jnp.all((data.weight >= 0) & jnp.isfinite(data.weight)) & jnp.any(data.weight > 0)
-    return jnp.all(rows | (data.weight == 0)) & weights
+        return ~device_any(jnp.any(~rows))
+    rows = (rows | (data.weight == 0)) & (data.weight >= 0) & jnp.isfinite(data.weight)
+    return ~device_any(jnp.any(~rows)) & device_any(jnp.any(data.weight > 0))
 
 
 def row_weight(data: Data) -> Array | None:

@@ -24,8 +24,8 @@ from .programs import quick_jit
 from .reading import Pages, Reader, add, check_source, end, fold, open_reader
 from .results import Fit, History, Status
 from .rows import row_sums
-from .settings import Optimizer, Settings, check_run, make_settings
-from .sgd import SGDState, init_run, judged, update
+from .settings import Optimizer, Settings, check_run, make_settings, update
+from .sgd import SGDState, init_run, judged
 from .shuffling import Shuffle, check_rows, in_random_order, one_that_counts
 from .sources import ROWS, Source
 

@@ -233,7 +233,7 @@ def columns_of(task: Task) -> Columns:
 
 
 # Differentiable by the implicit function theorem.
-firth_solution = jax.custom_jvp(staged(_solved))
+firth_solution = jax.custom_jvp(staged(_solved, jax.jit(_solved)))
 
 
 @firth_solution.defjvp

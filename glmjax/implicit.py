@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .meshes import device_gradient
+
 
 def implicit_tangent(
     f: Callable[..., Array], theta: Array, inputs: tuple, tangents: tuple, free: Array, gauge: Array | None
@@ -19,10 +21,10 @@ def implicit_tangent(
     Coordinates not `free` stay where they are; `gauge` (g, p) spans directions that f does not see, along which the
     minimizer does not move. Linear in the tangents, so that it goes forward and backward.
     """
-    h = jax.hessian(f)(theta, *inputs)
+    h = device_gradient(jax.hessian(f)(theta, *inputs))
     if gauge is not None:
         h = h + (gauge.T * (gauge**2 @ jnp.diag(h))[None]) @ gauge
-    _, moved = jax.jvp(lambda *inputs: jax.grad(f)(theta, *inputs), inputs, tangents)
+    _, moved = jax.jvp(lambda *inputs: device_gradient(jax.grad(f)(theta, *inputs)), inputs, tangents)
     diagonal = jnp.diag(h)
     scale = jax.lax.rsqrt(jnp.where(free & (diagonal > 0), diagonal, 1))
     h = jnp.where(free[:, None] & free[None], h * scale[:, None] * scale[None], jnp.eye(theta.shape[0], dtype=h.dtype))

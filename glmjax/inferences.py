@@ -10,11 +10,11 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from .covariance import fisher
+from .covariance import SUMS, fisher
 from .data import Data
 from .distributions import Family
 from .influence import as_vector, effects_task
-from .inputs import check_number, is_traced
+from .inputs import check_level, check_number, is_traced
 from .linear import Task, free_shift
 from .losses import goodness_sums, log_likelihood
 from .models import Model
@@ -24,6 +24,7 @@ from .predictors import Linear
 from .programs import quick_jit
 from .resampling import outcome
 from .results import Fit, Status
+from .rows import by_rows
 from .tails import two_sided_quantile, two_sided_tail
 
 
@@ -155,7 +156,9 @@ def inference(
     dispersion = dispersion_of(fit.model.family, dispersion, data.x.dtype)
     task = effects_task(fit, data)
     null = null_deviance(task.model, task.data)  # before, so that outside of a transformation its programs are small
-    return _inference(task, fit, as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype), null)
+    known = not callable(dispersion) or dispersion in (pearson_dispersion, deviance_dispersion)
+    run = _by_rows if known and covariance in SUMS else _inference
+    return run(task, fit, as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype), null)
 
 
 def check_arguments(fit: Any, covariance: Any, level: Any) -> None:
@@ -179,13 +182,6 @@ def dispersion_of(family: Family, dispersion: Any, dtype: DTypeLike) -> Any:
     dispersion = 1.0 if dispersion is None else dispersion
     check_number(dispersion, "dispersion", above=0)
     return jnp.asarray(dispersion, dtype)
-
-
-def check_level(level: Any) -> None:
-    """Raise unless `level` is one number above 0 and below 1."""
-    check_number(level, "level")
-    if not is_traced(level) and not 0 < level < 1:
-        raise ValueError(f"level must be above 0 and below 1, got {level}; 0.95 is 95%")
 
 
 def no_errors(fit: Fit) -> str:
@@ -228,6 +224,9 @@ def as_value(function: Any) -> Any:
 def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Array, null: Array) -> Inference:
     optimum, sums = make_optimum(task, fit), goodness_sums(task.model, task.params, task.data)
     return as_table(task, fit, optimum, covariance, dispersion, level, (null, *sums))
+
+
+_by_rows = by_rows(_inference)
 
 
 def as_table(task: Task, fit: Fit, optimum: Optimum, middle: Any, dispersion: Any, level: Any, sums: Any) -> Inference:

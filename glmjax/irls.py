@@ -27,6 +27,7 @@ from .linear import (
 from .programs import quick_jit, staged
 from .results import RUNNING, Status
 from .rotations import RESTING, factor_pass, resting_factor
+from .rows import by_rows
 from .steps import ILL, NewtonState, Rules, memory_sums, newton_init, newton_run, orthogonal_sums, point
 
 
@@ -55,6 +56,7 @@ def starting_theta(task: Task, columns: Columns) -> Array:
     return theta - jnp.mean(theta, axis=1, keepdims=True) if free_shift(task.model) else theta
 
 
+@by_rows
 @quick_jit
 def first_run(task: Task) -> Run:
     """Steps from the start, or from the parameters given, to the end, or to where Cholesky fails."""
@@ -84,6 +86,7 @@ def _first_run(lanes: int, task: Task) -> Run:
     return Run(columns, state, conclude(task, columns, state))
 
 
+@by_rows
 @quick_jit
 def second_run(task: Task, run: Run) -> Run:
     """Steps by QR from where Cholesky has failed; the first factor decides which columns are dependent."""
@@ -103,6 +106,7 @@ def second_run(task: Task, run: Run) -> Run:
     return chosen(ill, ended, run)
 
 
+@by_rows
 @quick_jit
 def blame_rows(task: Task, run: Run) -> Run:
     """The run with NONFINITE lanes turned to INVALID_INPUT where it is their rows' fault."""
@@ -111,6 +115,7 @@ def blame_rows(task: Task, run: Run) -> Run:
     return run._replace(solution=run.solution._replace(status=jnp.where(bad, Status.INVALID_INPUT, status)))
 
 
+@by_rows
 @quick_jit
 def mark_infinite(task: Task, run: Run) -> Run:
     """The run with the coefficients marked that go to infinity, in lanes that are separated."""
@@ -151,7 +156,7 @@ def runs(task: Task) -> Solution:
 
 
 # Differentiable by the implicit function theorem.
-newton_solution = jax.custom_jvp(staged(runs, grouped(runs, lambda task: task.data.x)))
+newton_solution = jax.custom_jvp(staged(runs, by_rows(jax.jit(grouped(runs, lambda task: task.data.x)))))
 
 
 @newton_solution.defjvp

@@ -41,7 +41,7 @@ from .programs import quick_jit
 from .quasinewton import GradientSums, Rules, lbfgs_init, lbfgs_run
 from .recession import recedes
 from .results import RUNNING, Fit, Status
-from .rows import chunk_rows, row_fold, row_sums
+from .rows import by_rows, chunk_rows, row_fold, row_sums
 
 SHARE = 1000  # of the tolerance: the share of a separated row in the gradient of a run that has converged is below it
 
@@ -106,6 +106,7 @@ def bias_start(model: Model, columns: Columns, data: Data, theta: Array) -> Arra
     return theta.at[0].set(jnp.where(jnp.all(jnp.isfinite(bias)), bias, 0))
 
 
+@partial(by_rows, static_argnums=(1,))
 @partial(quick_jit, static_argnums=1)
 def solve_linear(task: Task, memory: int) -> Solution:
     """The run of a linear model from memory, and the verdict."""
@@ -157,6 +158,7 @@ def _linear_tangent(memory: int, primals: tuple[Task], tangents: tuple[Task]) ->
     return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)
 
 
+@partial(by_rows, static_argnums=(1,))
 @partial(quick_jit, static_argnums=1)
 def solve_network(task: Task, memory: int) -> Solution:
     """The run of an MLP, and the verdict."""

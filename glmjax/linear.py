@@ -17,6 +17,7 @@ from .models import Model, check_params, check_problem, in_dtype
 from .predictors import Dense, Linear
 from .programs import quick_jit
 from .results import Fit, Status
+from .rows import by_rows
 
 
 class Task(NamedTuple):
@@ -176,6 +177,7 @@ def centered(model: Model, params: Dense) -> Dense:
     return params._replace(b=params.b - jnp.mean(params.b))
 
 
+@by_rows
 @quick_jit
 def optimum_tangent(
     task: Task, solution: Solution, free: Array, moves: tuple[Model, Data, Array]

@@ -10,9 +10,10 @@ from jax import Array
 from .data import Data, clean, row_weight
 from .distributions import score_and_information
 from .inputs import check_number, per_row
+from .meshes import device_sum
 from .models import Model, check_problem, in_dtype, linear_predictor
 from .predictors import Dense
-from .rows import row_sums
+from .rows import by_rows, row_sums
 
 
 class Sums(NamedTuple):
@@ -46,7 +47,7 @@ def targets_supported(model: Model, data: Data) -> Array:
     if data.weight is not None:
         supported |= per_row(data.weight == 0, supported)
     # `all` over many rows is compiled as a tree of loops.
-    return jnp.sum((~supported).astype(jnp.int32), dtype=jnp.int32) == 0
+    return device_sum(jnp.sum((~supported).astype(jnp.int32), dtype=jnp.int32)) == 0
 
 
 def penalty(params: Any, l2: Array) -> Array:
@@ -124,6 +125,7 @@ def goodness_sums(model: Model, params: Any, data: Data) -> tuple[Array, Array, 
     return deviance(model, params, data), pearson_chi2(model, params, data), log_likelihood(model, params, data)
 
 
+@by_rows
 @jax.jit
 def _pearson_chi2(model: Model, params: Any, data: Data) -> Array:
     family = model.family
@@ -143,6 +145,7 @@ def _pearson_chi2(model: Model, params: Any, data: Data) -> Array:
     return row_sums(part, clean(data))
 
 
+@by_rows
 @jax.jit
 def _log_likelihood(model: Model, params: Any, data: Data) -> Array:
     family = model.family
@@ -160,11 +163,13 @@ def _log_likelihood(model: Model, params: Any, data: Data) -> Array:
     return row_sums(part, clean(data))
 
 
+@by_rows
 @jax.jit
 def _loss(model: Model, params: Any, data: Data, l2: Array) -> Array:
     return objective(model, params, clean(data), l2)[0]
 
 
+@by_rows
 @jax.jit
 def _deviance(model: Model, params: Any, data: Data) -> Array:
     return row_sums(lambda rows: chunk_sums(model, params, rows), clean(data)).deviance
@@ -176,5 +181,5 @@ def with_dispersion(model: Model, data: Data, total: Array) -> Model:
     if family.dispersion is None:
         return model
     rows = jnp.asarray(data.x.shape[0], data.x.dtype) if data.weight is None else jnp.sum(data.weight)
-    estimate = total / (rows * (family.n_outputs or 1))
+    estimate = total / (device_sum(rows) * (family.n_outputs or 1))
     return replace(model, family=replace(family, dispersion=estimate))

@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 
 from .data import Data
-from .inputs import is_traced
+from .inputs import is_traced, per_row
+from .meshes import ROWS, device_count, is_spread
 
 
 def permutation(key: Array, n: int) -> Array:
@@ -44,12 +45,32 @@ def in_epochs(order: Array, n: int, epochs: int) -> Array:
 
 
 def take(data: Data, rows: Array, ragged: bool) -> Data:
-    """The minibatch of the given rows; where `ragged`, numbers that are no row's may be among them, and weigh 0."""
+    """The minibatch of the given rows; where `ragged`, numbers that are no row's may be among them, and weigh 0.
+
+    On a mesh it is this device's share of the minibatch.
+    """
+    if is_spread():
+        return dealt(data, rows)
     batch = jax.tree.map(lambda a: jnp.take(a, rows, axis=0, mode="clip"), data)
     if not ragged:
         return batch
     present = ((rows >= 0) & (rows < data.x.shape[0])).astype(data.x.dtype)
     return batch._replace(weight=present if batch.weight is None else batch.weight * present)
+
+
+def dealt(data: Data, rows: Array) -> Data:
+    """A device's share of the minibatch: each device gives the rows that it has, and gets as many as any other."""
+    n = len(data.x)
+    rows = jnp.pad(rows, (0, -len(rows) % device_count()), constant_values=-1)
+    own = rows - (jax.lax.axis_index(ROWS) * n).astype(rows.dtype)
+    here = (rows >= 0) & (own >= 0) & (own < n)
+    weight = jnp.ones_like(data.y, shape=(n,)) if data.weight is None else data.weight
+
+    def deal(a: Array) -> Array:
+        given = jnp.where(per_row(here, a), jnp.take(a, own, axis=0, mode="clip"), 0)
+        return jax.lax.psum_scatter(given, ROWS, tiled=True)
+
+    return jax.tree.map(deal, data._replace(weight=weight))
 
 
 def check_order(order: Any, n: int) -> Array:

@@ -22,7 +22,7 @@ from .losses import objective
 from .models import Model
 from .predictors import Dense
 from .programs import quick_jit
-from .rows import row_sums
+from .rows import by_rows, row_sums
 
 
 class Net(NamedTuple):
@@ -56,6 +56,7 @@ def theta_terms(net: Net, columns: Columns) -> Terms:
     return Terms(*(part.reshape(-1) for part in parts))
 
 
+@by_rows
 def deviations(data: Data) -> Array:
     """Weighted standard deviations of the columns of x, (d,), dividing by the sum of weights; 1 for a constant one."""
 
@@ -117,6 +118,7 @@ def make_net(
     return Net(task, sparse, low, high)
 
 
+@by_rows
 @quick_jit
 def net_tangent(net: Net, params: Dense, moves: tuple) -> tuple[Dense, Array, Array]:
     """Tangents of the parameters, the loss and the deviance, for those of model, data, l1, l2, lower and upper."""

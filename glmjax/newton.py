@@ -14,10 +14,12 @@ from .inputs import per_row
 from .irls import newton_solution
 from .linear import as_fit, make_task
 from .losses import deviance
+from .meshes import device_sum
 from .models import Model, check_problem, glm, in_dtype, init
 from .overdispersion import at_alpha, overdispersed_solution
 from .predictors import Dense, Linear
 from .results import Fit
+from .rows import by_rows
 
 
 def fit_newton(
@@ -108,6 +110,7 @@ def null_fit(model: Model, data: Data) -> tuple[Model, Dense, Data]:
     return null, fit_newton(null, data).params, data
 
 
+@by_rows
 @jax.jit
 def _link_of_average(family: Family, data: Data) -> Array:
     return link_of_totals(family, *target_totals(family, clean(data)))
@@ -119,9 +122,9 @@ def target_totals(family: Family, data: Data) -> tuple[Array, Array]:
     weight = jnp.ones_like(data.y, shape=data.y.shape[:1]) if weight is None else weight
     if family.n_classes:
         counts = [jnp.sum(jnp.where(data.y == label, weight, 0)) for label in range(family.n_classes)]
-        return jnp.stack(counts), jnp.sum(weight)
+        return device_sum((jnp.stack(counts), jnp.sum(weight)))
     total = jnp.sum(jnp.where(per_row(weight == 0, data.y), 0, per_row(weight, data.y) * data.y), axis=0)
-    return total, jnp.sum(weight)
+    return device_sum((total, jnp.sum(weight)))
 
 
 def link_of_totals(family: Family, total: Array, weight: Array) -> Array:

@@ -24,6 +24,7 @@ from .influence import as_vector
 from .inputs import per_row
 from .lanes import any_lane, chosen, lanewise
 from .linear import Task, theta_penalty
+from .meshes import device_sum
 from .models import Model
 from .overdispersion import complete_nll
 from .passes import Point, derivatives, few, weighted_gram
@@ -201,7 +202,7 @@ def make_optimum(task: Task, fit: Fit) -> Optimum:
     data, bias = task.data, task.model.predictor.bias  # type: ignore[union-attr]
     columns = measure(jax.lax.stop_gradient(data), bias, jnp.any(task.l2 > 0))
     weight, every = row_weight(clean(data)), jnp.asarray(len(data.x), data.x.dtype)
-    total, rows = (every if part is None else jnp.sum(part) for part in (weight, data.weight))
+    total, rows = (device_sum(every if part is None else jnp.sum(part)) for part in (weight, data.weight))
     optimum, ridge = at_fit(task, fit, columns, total, rows)
     system = information_total(optimum)
     scaled, ill = by_cholesky(optimum, ridge, system)

@@ -33,7 +33,7 @@ from .passes import LinearSums, information_pass
 from .programs import quick_jit, staged
 from .results import RUNNING, Status
 from .rotations import factor_pass
-from .rows import chunk_rows, row_fold, row_sums
+from .rows import by_rows, chunk_rows, row_fold, row_sums
 from .steps import ILL, NewtonState, Rules, newton_init, newton_run, watched_point
 
 
@@ -132,6 +132,7 @@ def joint_run(task: Task, joint: Joint, orthogonal: bool) -> Joint:
     return joint._replace(state=newton_run(rules, joint.state, bias, sums_at, orthogonal))
 
 
+@by_rows
 @quick_jit
 def first_joint_run(task: Task, base: Solution) -> Joint:
     """From the fit at alpha = 0 to the joint optimum; lanes that are not overdispersed end where they are."""
@@ -156,6 +157,7 @@ def first_joint_run(task: Task, base: Solution) -> Joint:
     return joint_run(task, Joint(columns, base, state), orthogonal=False)
 
 
+@by_rows
 @quick_jit
 def second_joint_run(task: Task, joint: Joint) -> Joint:
     """On by QR from where Cholesky has failed."""
@@ -165,6 +167,7 @@ def second_joint_run(task: Task, joint: Joint) -> Joint:
     return chosen(ill, ended, joint)
 
 
+@by_rows
 @quick_jit
 def joint_verdict(task: Task, joint: Joint) -> Overdispersed:
     """What the end of a run means; the loss is the objective at the alpha that was found."""
@@ -190,14 +193,16 @@ def joint_verdict(task: Task, joint: Joint) -> Overdispersed:
     return Overdispersed(solution, alpha)
 
 
-@jax.custom_jvp
-@staged
-def overdispersed_solution(task: Task) -> Overdispersed:
-    """The fit with alpha estimated; differentiable by the implicit function theorem."""
+def overdispersed_runs(task: Task) -> Overdispersed:
+    """The runs from memory, and the verdict."""
     base = newton_solution(task._replace(model=at_alpha(task.model, jnp.zeros((), task.data.x.dtype))))
     joint = first_joint_run(task, base)
     joint = rarely(joint.state.status, ILL, lambda joint: second_joint_run(task, joint), joint)
     return joint_verdict(task, joint)
+
+
+# Differentiable by the implicit function theorem.
+overdispersed_solution = jax.custom_jvp(staged(overdispersed_runs, by_rows(jax.jit(overdispersed_runs))))
 
 
 def complete_objective(model: Model, params: Any, alpha: Array, data: Data, l2: Array) -> Array:
@@ -221,6 +226,7 @@ def _overdispersed_tangent(primals: tuple[Task], tangents: tuple[Task]) -> tuple
     return found, Overdispersed(solution, alpha)
 
 
+@by_rows
 @quick_jit
 def joint_tangent(task: Task, found: Overdispersed, moves: tuple[Data, Array]) -> tuple[Any, Array, Array, Array]:
     """Tangents of the parameters, the loss, the deviance and alpha, for those of the data and l2."""

@@ -21,6 +21,7 @@ from .columns import Columns, standardize
 from .data import Data, clean, row_weight
 from .inputs import per_row
 from .lanes import any_lane, lanewise
+from .meshes import device_slots, device_sum
 from .models import Model
 from .rows import chunk_rows, row_fold
 
@@ -112,6 +113,12 @@ def add_sums(total: LinearSums, part: LinearSums) -> LinearSums:
     return jax.tree.map(jnp.add, total, part)._replace(reach=jnp.maximum(total.reach, part.reach))
 
 
+def collect_sums(sums: LinearSums) -> LinearSums:
+    """The sums of all devices of a mesh, from those of each."""
+    every = device_sum(sums._replace(reach=device_slots(sums.reach)))
+    return every._replace(reach=jnp.max(every.reach))
+
+
 def no_sums(p: int, k: int, dtype: jnp.dtype) -> LinearSums:
     """The sums of no rows."""
     zero = jnp.zeros((), dtype)
@@ -181,7 +188,7 @@ def information_pass(
 
                 none = no_sums(p, k, dtype)
                 if asked is None:
-                    return row_fold(update, none, data, size, every)
+                    return row_fold(update, none, data, size, every, collect_sums)
 
                 def add_system(total: Array, rows: Data, new: Array) -> Array:
                     z, parts = derivatives_at(model, columns, clean(rows), new, point, start)
@@ -192,7 +199,7 @@ def information_pass(
                     lambda: row_fold(add_system, none.system, data, size, every),
                     lambda: none.system,
                 )
-                sums = row_fold(update, none._replace(system=jnp.zeros((), dtype)), data, size, every)
+                sums = row_fold(update, none._replace(system=jnp.zeros((), dtype)), data, size, every, collect_sums)
                 return sums._replace(system=system)
 
             if asked is not None:
@@ -278,7 +285,7 @@ def score_pass(model: Model, columns: Columns, data: Data, point: Point) -> Line
 
             total = no_sums(p, k, data.x.dtype)
             chunk = data.x.shape[0] if whole and lanes == 1 else chunk_rows(width)
-            sums = row_fold(update, total._replace(system=zero), data, chunk)
+            sums = row_fold(update, total._replace(system=zero), data, chunk, collect=collect_sums)
             return sums._replace(system=total.system)
 
         return run

@@ -33,11 +33,10 @@ def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any
     return call
 
 
-def staged(function: Callable[..., Any], traced: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """A function of several programs, between which the host looks; inside of a transformation they are one, `traced`
-    if that is another way to say the same, so that an eager `vmap` finds it compiled at its next call.
+def staged(function: Callable[..., Any], whole: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of several programs, between which the host looks; inside of a transformation they are one, `whole`,
+    so that an eager `vmap` finds it compiled at its next call.
     """
-    whole = jax.jit(traced or function)
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:

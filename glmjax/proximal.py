@@ -24,6 +24,7 @@ from .predictors import Dense
 from .programs import quick_jit
 from .results import RUNNING, Fit, Status
 from .rotations import RESTING, resting_factor
+from .rows import by_rows
 
 
 def net_rules(net: Net, columns: Columns, lazy: Array | None = None) -> Rules:
@@ -102,6 +103,7 @@ def net_conclusion(net: Net, columns: Columns, rules: Rules, state: ProximalStat
     )
 
 
+@by_rows
 @quick_jit
 def solve_net(net: Net) -> Solution:
     """The run from memory, and the verdict."""

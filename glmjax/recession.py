@@ -24,6 +24,7 @@ from .columns import Columns, standardize
 from .data import Data, clean, row_weight
 from .inputs import per_row
 from .lanes import any_lane
+from .meshes import device_any, device_merge, device_sum
 from .models import Model
 from .passes import derivatives
 from .rotations import contrasts
@@ -58,7 +59,7 @@ def recedes(model: Model, columns: Columns, data: Data, theta: Array, free: Arra
     """
     chunk = chunk_rows(4 * theta.size)
     zero, no, weight = jnp.zeros((), theta.dtype), jnp.asarray(False), row_weight(data)
-    limit = share * (jnp.asarray(len(data.x), theta.dtype) if weight is None else jnp.sum(weight))
+    limit = share * device_sum(jnp.asarray(len(data.x), theta.dtype) if weight is None else jnp.sum(weight))
 
     def aside(rows: Data, new: Array, z: Array) -> Array:
         return pulls(model, rows, new, z @ theta) <= limit
@@ -101,7 +102,9 @@ def recedes(model: Model, columns: Columns, data: Data, theta: Array, free: Arra
         eps = float(jnp.finfo(theta.dtype).eps)
         spread, _ = jax.scipy.sparse.linalg.cg(normal, normal(theta), tol=eps**0.75, maxiter=PASSES)
         u = jnp.where(free, theta - spread, 0)
-        most = row_fold(partial(reach, u), zero, data, chunk)
-        return (most > 0.1) & ~row_fold(partial(rises, u, eps**0.4 * most), no, data, chunk)
+        most = row_fold(partial(reach, u), zero, data, chunk, collect=partial(device_merge, jnp.maximum))
+        return (most > 0.1) & ~row_fold(partial(rises, u, eps**0.4 * most), no, data, chunk, collect=device_any)
 
-    return jax.lax.cond(any_lane(row_fold(some, no, data, chunk)), held_against_the_definition, lambda: no)
+    return jax.lax.cond(
+        any_lane(row_fold(some, no, data, chunk, collect=device_any)), held_against_the_definition, lambda: no
+    )

@@ -1,10 +1,13 @@
 """Triangular factors of the rows, by QR a chunk at a time: where the information would lose half of the digits."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from jax import Array
 
 from .columns import Columns, standardize
 from .data import Data, clean, row_weight
+from .meshes import device_merge
 from .models import Model
 from .passes import Point, derivatives
 from .rows import chunk_rows, row_fold
@@ -22,7 +25,8 @@ def factor_pass(model: Model, columns: Columns, data: Data, point: Point, chunk:
         h = derivatives(model, rows, new, z @ point.theta, point.start).h
         return stacked_qr(r, (square_root(h)[:, :, None] * z[:, None, :, None]).reshape(-1, p * k))
 
-    return row_fold(update, jnp.zeros((p * k, p * k), data.x.dtype), data, chunk or chunk_rows(4 * p * k * k))
+    none, size = jnp.zeros((p * k, p * k), data.x.dtype), chunk or chunk_rows(4 * p * k * k)
+    return row_fold(update, none, data, size, collect=partial(device_merge, stacked_qr))
 
 
 def square_root(h: Array) -> Array:
@@ -65,4 +69,5 @@ def resting_factor(model: Model, columns: Columns, data: Data, point: Point, lim
         forms = jnp.where(rest[:, :, None], forms, 0)
         return stacked_qr(r, (forms[:, :, None] * z[:, None, :, None]).reshape(-1, p * k))
 
-    return row_fold(update, jnp.zeros((p * k, p * k), data.x.dtype), data, chunk_rows(4 * p * k * k))
+    none, size = jnp.zeros((p * k, p * k), data.x.dtype), chunk_rows(4 * p * k * k)
+    return row_fold(update, none, data, size, collect=partial(device_merge, stacked_qr))

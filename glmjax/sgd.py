@@ -16,10 +16,12 @@ from .data import Data, clean
 from .inputs import check_count, check_number
 from .lanes import any_lane
 from .losses import objective, targets_supported, with_dispersion
+from .meshes import device_count, device_gradient
 from .minibatches import in_epochs, shuffled, take
 from .models import Model, check_problem, in_dtype, init
 from .results import Fit, History, Status
-from .settings import Optimizer, Settings, check_run, make_settings, valid
+from .rows import by_rows
+from .settings import Optimizer, Settings, check_run, make_settings, update, valid
 
 
 class SGDState(NamedTuple):
@@ -153,6 +155,7 @@ def fit_sgd(
     return _fit(settings, data, key, params, order, validation, epochs)
 
 
+@partial(by_rows, static_argnums=(6,))
 @partial(jax.jit, static_argnames="epochs")
 def _fit(
     settings: Settings, data: Data, key: Array | None, params: Any, order: Any, validation: Data | None, epochs: int
@@ -162,6 +165,7 @@ def _fit(
     return finish_run(state, data, history)
 
 
+@by_rows
 @jax.jit
 def init_run(settings: Settings, data: Data, key: Array | None, params: Any) -> SGDState:
     """The state before the first epoch."""
@@ -189,6 +193,7 @@ def init_run(settings: Settings, data: Data, key: Array | None, params: Any) -> 
     )
 
 
+@partial(by_rows, static_argnums=(4,))
 @partial(jax.jit, static_argnames="epochs")
 def run_epochs(
     state: SGDState, data: Data, order: Array | None, validation: Data | None, epochs: int
@@ -199,7 +204,7 @@ def run_epochs(
         known = (state.status != Status.COMPLETED) | targets_supported(state.settings.model, validation)
         state = state._replace(status=jnp.where(known, state.status, Status.INVALID_TARGET).astype(jnp.int32))
         validation = clean(validation)
-    n, batch_size = data.x.shape[0], state.settings.batch_size
+    n, batch_size = len(data.x) * device_count(), state.settings.batch_size
     parts = None if order is None else in_epochs(order, n, epochs)
     ragged = parts is not None or n % batch_size != 0
 
@@ -244,16 +249,6 @@ def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation
     return judged(state, None)
 
 
-def update(settings: Settings, carry: tuple[Any, Any], batch: Data) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
-    """One step on a minibatch, from and to (parameters, the optimizer's state); its objective, and sum(weight)."""
-    params, optimizer_state = carry
-    value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
-    (value, sums), gradient = value_and_gradient(settings.model, params, batch, settings.l2)
-    optimizer = settings.optimizer(settings.learning_rate)
-    updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-    return (optax.apply_updates(params, updates), optimizer_state), (value, sums.weight)
-
-
 def judged(state: SGDState, watched: Array | None) -> SGDState:
     """What becomes of a run after an epoch, by its loss and the watched one, None where there is nothing to watch."""
     settings, finite = state.settings, jnp.isfinite(state.loss)
@@ -273,6 +268,7 @@ def judged(state: SGDState, watched: Array | None) -> SGDState:
     )
 
 
+@by_rows
 @jax.jit
 def finish_run(state: SGDState, data: Data, history: History | None) -> Fit:
     """The `Fit` of a run as it stands."""
@@ -280,7 +276,8 @@ def finish_run(state: SGDState, data: Data, history: History | None) -> Fit:
     params = state.params if settings.patience is None else state.best
     value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
     (loss, sums), gradient = value_and_gradient(settings.model, params, data, settings.l2)
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(gradient)]))
+    leaves = jax.tree.leaves(device_gradient(gradient))
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in leaves]))
     ended_well = (state.status == Status.COMPLETED) | (state.status == Status.STOPPED_EARLY)
     return Fit(
         model=with_dispersion(settings.model, data, sums.deviance),

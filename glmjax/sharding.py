@@ -1,0 +1,115 @@
+"""Rows over many devices, of one process or of many: `shard` spreads them, and the fits go on as they are.
+
+On a mesh a fit runs whole on each device, on that device's rows, and the sums of a pass are added up over the devices
+(see `meshes`); between processes the sums travel by JAX's own runtime.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from .data import Data
+from .inputs import is_traced
+from .meshes import ROWS
+
+_SCHEMA = ("rows", "columns of x", "bits of x", "numbers a target", *(f"{name} given" for name in Data._fields[2:]))
+
+
+def rows_mesh(devices: Any = None) -> Mesh:
+    """A mesh of the one axis "rows" over `devices`, by default all that there are, of all processes."""
+    devices = jax.devices() if devices is None else list(devices)
+    if not devices:
+        raise ValueError("devices is empty; leave it out for all, or give some of jax.devices()")
+    return Mesh(np.asarray(devices), (ROWS,), axis_types=(AxisType.Auto,))
+
+
+def shard(data: Data, mesh: Mesh | None = None) -> Data:
+    """Spread the rows over the devices of a mesh; `fit_*`, `inference`, `loss` and the like then run on all of them.
+
+    Each device gets as many rows; where they do not divide, rows of weight 0, which are inert, fill them up. Of several
+    processes each gives its own rows, as many as it has, and the fit is that of all rows, in every process. Numbers are
+    those of one device to rounding, statuses and steps included; `fit_sgd` takes the same minibatches, where the rows
+    divide.
+
+    A fit sees by its data that they are spread, under `vmap` over y, weights or penalties too. Under a `jit` whose
+    argument is the data that cannot be seen: call it under `jax.set_mesh(mesh)`. What is not made of sums over the rows
+    (`clustered`, `bootstrap`, residuals, paths) runs as well, cut up by the compiler, which may gather the rows.
+
+    Args:
+        data: from `make_data`; of several processes each one's own rows.
+        mesh: from `rows_mesh`, which is the default, over all devices of all processes.
+
+    Returns:
+        `Data` of arrays that are spread over the mesh.
+
+    Raises:
+        ValueError: more devices than rows, a mesh of other axes; processes whose data differ in more than their rows,
+            in every one of them.
+        TypeError: no `Data`, no mesh.
+
+    Reference: Dean and Ghemawat (2008), MapReduce, for the sums; Chu et al. (2006), Map-reduce for machine learning.
+    """
+    if not isinstance(data, Data):
+        raise TypeError(f"data must be a Data from make_data, got {type(data).__name__}")
+    if is_traced(data):
+        raise TypeError("shard moves arrays, and here they are traced; call it outside of jit and vmap")
+    mesh = rows_mesh() if mesh is None else _checked(mesh)
+    local = jax.tree.map(np.asarray, data)
+    counts = _agreed_counts(local)
+    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    if not own:
+        raise ValueError(f"mesh has no device of process {jax.process_index()}; make it of all, rows_mesh()")
+    total, devices = sum(counts), mesh.devices.size
+    if total < devices:
+        raise ValueError(f"mesh has {devices} devices for {total} rows; use fewer, rows_mesh(jax.devices()[:{total}])")
+    each = max(-(-count // len(own)) for count in counts)
+    filled = any(count != each * len(own) for count in counts)
+    sharding = NamedSharding(mesh, PartitionSpec(ROWS))
+
+    def spread(part: np.ndarray) -> Array:
+        return jax.make_array_from_process_local_data(sharding, part, (each * devices, *part.shape[1:]))
+
+    return jax.tree.map(spread, _filled(local, each * len(own)) if filled else local)
+
+
+def _filled(data: Data, n: int) -> Data:
+    """So many rows, those beyond the data's own of weight 0, and of the last one's values."""
+    more: Any = n - len(data.x)
+    weight: Any = np.ones(len(data.x), data.x.dtype) if data.weight is None else data.weight
+    data = jax.tree.map(lambda part: np.concatenate([part, np.repeat(part[-1:], more, axis=0)]), data)
+    filled: Any = np.concatenate([weight, np.zeros(more, weight.dtype)])
+    return data._replace(weight=filled)
+
+
+def _checked(mesh: Any) -> Mesh:
+    """The mesh, its axis one that the compiler may use; raises unless it is one of rows."""
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, such as rows_mesh(), got {type(mesh).__name__}")
+    if mesh.axis_names != (ROWS,):
+        raise ValueError(
+            f'mesh must have the one axis "{ROWS}", got {mesh.axis_names}; use rows_mesh(mesh.devices.flat)'
+        )
+    return rows_mesh(mesh.devices.flat)
+
+
+def _agreed_counts(data: Data) -> list[int]:
+    """How many rows each process has; raises in all of them where their data differ in more than that."""
+    flags = [part is not None for part in data[2:]]
+    schema = np.array([len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size, *flags], np.int32)
+    if jax.process_count() == 1:
+        return [len(data.x)]
+    every = np.asarray(multihost_utils.process_allgather(schema))
+    for i, other in enumerate(every[1:], start=1):
+        for name, here, there in zip(_SCHEMA[1:], every[0, 1:], other[1:], strict=True):
+            if here != there:
+                raise ValueError(
+                    f"processes 0 and {i} differ: {name} is {here} in one and {there} in the other; only how many rows "
+                    "they have may differ"
+                )
+    if not all(every[:, 0]):
+        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
+    return [int(count) for count in every[:, 0]]
