@@ -4,6 +4,7 @@ Such a fit is some folds over chunks, and runs of steps that take a pass each. A
 them already is not done again: a fit that was killed goes on from the last pass that was written.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -153,6 +154,8 @@ def open_log(reader: Reader, path: str | os.PathLike | None, every: float, max_s
     most = check_count(max_steps, "max_steps")
     log = Log(reader, os.fspath(path), float(every), text, max_steps=most, written=time.monotonic())
     if not Path(path).exists():
+        if not Path(path).parent.is_dir():  # which the first writing would find, after a while
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(Path(path).parent))
         return log
     try:
         description, arrays = read_archive(path, "log")
