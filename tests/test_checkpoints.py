@@ -23,7 +23,7 @@ FITS = {
     "newton by QR": (partial(streaming.fit_newton, POISSON), NEAR, COUNTS),
     "newton, separated": (partial(streaming.fit_newton, POISSON), LEVEL, NONE),
     "lbfgs": (partial(streaming.fit_lbfgs, POISSON), X, COUNTS),
-    "lbfgs, separated": (partial(streaming.fit_lbfgs, POISSON), LEVEL, NONE),
+    "lbfgs, separated": (partial(streaming.fit_lbfgs, POISSON, tol=1e-6), LEVEL, NONE),
     "mlp": (partial(streaming.fit_lbfgs, MLP, params=gj.init(MLP, jax.random.key(0), D), max_steps=6), X, COUNTS),
     "net": (partial(streaming.fit_elastic_net, POISSON, l1=0.05, standardize=True), X, COUNTS),
     "net, separated": (partial(streaming.fit_elastic_net, POISSON, l1=0.0), LEVEL, NONE),
