@@ -22,6 +22,7 @@ from .inputs import check_count, float_dtype
 from .sources import ROWS
 
 Total = TypeVar("Total")
+EMPTY = "the source is empty: it yields no rows; nothing can be fitted to no data"
 AHEAD = 2  # chunks that are read ahead
 FIRST = 8  # chunks that are kept, as the sample that a fit starts from
 IN_FLIGHT = 4  # chunks that the device may be behind by: each keeps its rows in memory
@@ -204,7 +205,7 @@ class Reader:
         if self.passes == 1:
             self.count = count
         if count == 0 and self.count == 0:
-            raise ValueError("the source is empty: it yields no rows; nothing can be fitted to no data")
+            raise ValueError(EMPTY)
         if count != self.count:
             raise ValueError(
                 f"the source yields {self.count} rows the first time and {count} in pass {self.passes}; it must yield "
@@ -213,6 +214,14 @@ class Reader:
             )
         if self.progress:
             self._show(count, time.monotonic() - began)
+
+    def peek(self) -> None:
+        """Look at the first chunk, which a pass takes again."""
+        parts = self._noted(parts_of(self.source, self.family, features=False))
+        for chunk, _ in device_chunks(parts, self.rows, self.pages):
+            self.first = (chunk,)
+            return
+        raise ValueError(EMPTY)
 
     def _noted(self, parts: Iterator[Data]) -> Iterator[Data]:
         for part in parts:
