@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from .reports import summary, summary_frame
 from .results import Status
 from .storage import FAMILIES
 from .tabular import columns_in, csv_text, read_columns, read_file, write_columns
+from .traces import keeping_traces
 
 COVARIANCES = {"fisher": fisher, "observed": observed, "hc0": hc0, "hc1": hc1, "hc2": hc2, "hc3": hc3}
 
@@ -41,10 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"glmjax: {message}", file=sys.stderr)
             warnings.simplefilter("default", UserWarning)
-            if not options.no_cache:
-                with suppress(OSError):  # nowhere to keep it: it takes longer then
-                    cache_compilation()
-            code = options.run(options)
+            with ExitStack() as stack:
+                if not options.no_cache:
+                    with suppress(OSError):  # nowhere to keep it: it takes longer then
+                        stack.enter_context(keeping_traces(cache_compilation()))
+                code = options.run(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever reads has seen enough, as `head` does
