@@ -41,7 +41,7 @@ def kept(
 ) -> Callable[..., Any] | None:
     """The function's program for such arguments, `compiled` as `jax.jit` does; None where none is kept, or can be."""
     folder = _FOLDER.get()
-    if folder is None:
+    if folder is None or jax.__version_info__ < (0, 10):  # an earlier one may call LAPACK before it is there
         return None
     try:
         leaves, tree = jax.tree.flatten(args)
@@ -67,15 +67,14 @@ def _traced(path: Path, function: Callable[..., Any], tree: Any, likes: list[Any
 
     def flat(*leaves: Any) -> list[Any]:
         results, structure = jax.tree.flatten(function(*jax.tree.unflatten(tree, leaves)))
-        found.append(structure)
+        found.append(jax.tree.unflatten(structure, range(len(results))))
         return results
 
     exported = export.export(jax.jit(flat))(*likes)
-    results = jax.tree.unflatten(found[-1], range(found[-1].num_leaves))
-    content = zlib.compress(pickle.dumps((results, bytes(exported.serialize()))), 1)
+    content = zlib.compress(pickle.dumps((found[-1], bytes(exported.serialize()))), 1)
     with suppress(OSError):
         write_atomic(path, lambda file: file.write(content))
-    return results, exported
+    return found[-1], exported
 
 
 def _read(path: Path) -> tuple[Any, export.Exported] | None:
