@@ -1,6 +1,7 @@
 """A file's rows as its formula makes them, by a process of its own while this one imports JAX."""
 
 import argparse
+import gc
 import os
 import pickle
 import sys
@@ -27,6 +28,7 @@ def started(options: argparse.Namespace) -> Callable[[], Any]:
     result, sent = os.pipe()
     child = os.fork()
     if child == 0:
+        gc.disable()
         try:
             with warnings.catch_warnings(record=True) as told, open(sent, "wb") as pipe:
                 found = made(options, rows(options), options.family.replace("-", "_"), None)

@@ -4,11 +4,12 @@ Exit codes: 0, done; 1, the fit has no answer, or not for all coefficients, and 
 """
 
 import argparse
+import gc
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"glmjax: {message}", file=sys.stderr)
             warnings.simplefilter("default", UserWarning)
-            code = options.run(options)
+            code = run(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever reads has seen enough, as `head` does
@@ -55,13 +56,12 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 the fit has no answer (the table says why), 2 bad input.",
     )
     whole.add_argument("--version", action="version", version=f"glmjax {metadata.version('glmjax')}")
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON, all digits, instead of a table")
     shared.add_argument("--no-cache", action="store_true", help="compile anew, and keep nothing of it")
 
     fit = commands.add_parser("fit", parents=[shared], help="fit a model to a file", description=_FIT)
-    fit.set_defaults(run=_fit)
     fit.add_argument("file", type=Path, help="CSV (also .csv.gz, .tsv) or Parquet, with a header")
     fit.add_argument("formula", help='such as "y ~ age + C(region) + offset(log(years))"')
     fit.add_argument("--family", required=True, choices=FAMILIES, metavar="FAMILY", help=", ".join(FAMILIES))
@@ -86,14 +86,13 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", type=Path, metavar="MODEL", help="where to save the model, by custom a name on .gj")
 
     predict = commands.add_parser("predict", parents=[shared], help="means for the rows of a file")
-    predict.set_defaults(run=_predict)
     predict.add_argument("model", type=Path, help="what fit --out has saved")
     predict.add_argument("file", type=Path, help="CSV or Parquet with the columns of the formula's right side")
     predict.add_argument("--missing", choices=["raise", "drop"], default="raise", help="drop leaves such rows empty")
     predict.add_argument("--out", type=Path, metavar="FILE", help="CSV or Parquet; else CSV on the standard output")
 
     shown = commands.add_parser("summary", parents=[shared], help="the table of a saved model")
-    shown.set_defaults(run=_summary)
+    shown.set_defaults(out=None)
     shown.add_argument("model", type=Path, help="what fit --out has saved")
     return whole
 
@@ -101,41 +100,27 @@ def parser() -> argparse.ArgumentParser:
 _FIT = "Fit a generalized linear model by a formula, and print its table. Messages count the file's rows from 0."
 
 
-def _fit(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command that the options are of."""
     check_out(options.out)
-    ahead = started(options)
-    with _keeping(options):
-        from .commands import run_fit
+    ahead = started(options) if options.command == "fit" else None
+    alone = "jax" not in sys.modules
+    if alone:  # what is imported stays, and to look through it for what is not used any more takes long
+        gc.disable()
+    from .caching import cache_compilation
+    from .commands import run_fit, run_predict, run_summary
+    from .traces import keeping_traces
 
-        return run_fit(options, ahead)
-
-
-def _predict(options: argparse.Namespace) -> int:
-    check_out(options.out)
-    with _keeping(options):
-        from .commands import run_predict
-
-        return run_predict(options)
-
-
-def _summary(options: argparse.Namespace) -> int:
-    with _keeping(options):
-        from .commands import run_summary
-
-        return run_summary(options)
-
-
-@contextmanager
-def _keeping(options: argparse.Namespace) -> Iterator[None]:
-    """Compiled programs are kept, and traces, unless that is not wanted."""
+    if alone:
+        gc.freeze()
+        gc.enable()
     with ExitStack() as stack:
         if not options.no_cache:
-            from .caching import cache_compilation
-            from .traces import keeping_traces
-
             with suppress(OSError):  # nowhere to keep it: it takes longer then
                 stack.enter_context(keeping_traces(cache_compilation()))
-        yield
+        if ahead is not None:
+            return run_fit(options, ahead)
+        return run_predict(options) if options.command == "predict" else run_summary(options)
 
 
 def check_out(path: Path | None) -> None:
