@@ -21,7 +21,7 @@ from .inputs import check_count, check_number
 from .losses import Sums, chunk_sums, objective, penalty, targets_supported, with_dispersion
 from .models import Model
 from .programs import quick_jit
-from .reading import Pages, Reader, add, check_source, end, fold, open_reader
+from .reading import Pages, Reader, add, check_source, end, fold, mesh_of_source, open_reader
 from .results import Fit, History, Status
 from .rows import row_sums
 from .settings import Optimizer, Settings, check_run, make_settings, update
@@ -87,6 +87,10 @@ def fit_sgd(
     Reference: Bottou, Curtis and Nocedal (2018), Optimization methods for large-scale machine learning.
     """
     check_source(source)
+    if mesh_of_source(source) is not None:
+        raise ValueError(
+            "streaming.fit_sgd takes its minibatches from one device's rows; give a source without mesh"
+        )
     epochs, rows = check_count(epochs, "epochs"), check_count(rows, "rows")
     batch_size, buffer = check_count(batch_size, "batch_size"), check_count(buffer, "buffer")
     check_number(learning_rate, "learning_rate", above=0)  # before anything is read

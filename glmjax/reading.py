@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from .batches import show_line
 from .data import Data, make_data, row_weight
 from .distributions import Family
 from .inputs import check_count, float_dtype
-from .sources import ROWS
+from .sharding import own_devices, spread_chunks
+from .sources import ROWS, Source
 
 Total = TypeVar("Total")
 EMPTY = "the source is empty: it yields no rows; nothing can be fitted to no data"
@@ -110,11 +112,12 @@ def _check_alike(part: Data, first: Data, i: int) -> None:
             raise TypeError(f"x of chunk {i} of the source is {one.dtype}, of chunk 0 {other.dtype}; cast it")
 
 
-def chunks_of(parts: Iterator[Data], rows: int, pages: Pages) -> Iterator[tuple[Data, int]]:
+def chunks_of(parts: Iterator[Data], rows: int, pages: Pages, whole: bool = False) -> Iterator[tuple[Data, int]]:
     """The rows in chunks of one shape, all parts in x's dtype, and how many rows of each are the source's: the last is
-    filled up with rows of weight 0, and there is always a weight. A source of less than one chunk is one of its size.
+    filled up with rows of weight 0, and there is always a weight. A source of less than one chunk is one of its size,
+    unless it is to be a `whole` one.
     """
-    held, filled, whole = None, 0, False
+    held, filled = None, 0
 
     def room_for(part: Data) -> Data:
         return jax.tree.map(lambda leaf: pages.array((rows, *leaf.shape[1:]), float_dtype(part.x.dtype)), part)
@@ -158,9 +161,19 @@ def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
             yield chunk
 
 
-def device_chunks(parts: Iterator[Data], rows: int, pages: Pages) -> Iterator[tuple[Data, int]]:
-    """The rows in chunks of one shape on the device, read ahead: what a pass is over."""
+def device_chunks(
+    parts: Iterator[Data], rows: int, pages: Pages, mesh: Mesh | None = None
+) -> Iterator[tuple[Data, int]]:
+    """The rows in chunks of one shape on the device, or spread over a mesh, read ahead: what a pass is over."""
+    if mesh is not None:
+        rows += -rows % own_devices(mesh)
+        return spread_chunks(read_ahead(chunks_of(parts, rows, pages, whole=True)), mesh)
     return ((jax.device_put(chunk), count) for chunk, count in read_ahead(chunks_of(parts, rows, pages)))
+
+
+def mesh_of_source(source: Any) -> Mesh | None:
+    """The mesh that a source's chunks are spread over, if any."""
+    return source.mesh if isinstance(source, Source) else None
 
 
 def count_rows(source: Iterable[Data], *, rows: int = ROWS) -> int:
@@ -194,7 +207,7 @@ class Reader:
         parts = self._noted(parts_of(self.source, None if self.passes else self.family, features=False))
         self.passes += 1
         count, began, shown = 0, time.monotonic(), 0.0
-        for chunk, rows in device_chunks(parts, self.rows, self.pages):
+        for chunk, rows in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source)):
             count += rows
             if self.passes == 1 and len(self.first) < FIRST:
                 self.first += (chunk,)
@@ -218,7 +231,7 @@ class Reader:
     def peek(self) -> None:
         """Look at the first chunk, which a pass takes again."""
         parts = self._noted(parts_of(self.source, self.family, features=False))
-        for chunk, _ in device_chunks(parts, self.rows, self.pages):
+        for chunk, _ in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source)):
             self.first = (chunk,)
             return
         raise ValueError(EMPTY)

@@ -4,6 +4,8 @@ On a mesh a fit runs whole on each device, on that device's rows, and the sums o
 (see `meshes`); between processes the sums travel by JAX's own runtime.
 """
 
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from .data import Data
 from .inputs import is_traced
 from .meshes import ROWS
+from .sources import Source
 
 _SCHEMA = ("rows", "columns of x", "bits of x", "numbers a target", *(f"{name} given" for name in Data._fields[2:]))
 
@@ -59,21 +62,64 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
         raise TypeError("shard moves arrays, and here they are traced; call it outside of jit and vmap")
     mesh = rows_mesh() if mesh is None else _checked(mesh)
     local = jax.tree.map(np.asarray, data)
-    counts = _agreed_counts(local)
-    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    if not own:
-        raise ValueError(f"mesh has no device of process {jax.process_index()}; make it of all, rows_mesh()")
-    total, devices = sum(counts), mesh.devices.size
+    counts = agreed_counts(local)
+    own, total, devices = own_devices(mesh), sum(counts), mesh.devices.size
     if total < devices:
         raise ValueError(f"mesh has {devices} devices for {total} rows; use fewer, rows_mesh(jax.devices()[:{total}])")
-    each = max(-(-count // len(own)) for count in counts)
-    filled = any(count != each * len(own) for count in counts)
-    sharding = NamedSharding(mesh, PartitionSpec(ROWS))
+    each = own * max(-(-count // own) for count in counts)
+    return _spread(_filled(local, each) if any(count != each for count in counts) else local, mesh)
+
+
+def shard_source(source: Iterable[Data], mesh: Mesh | None = None) -> Source:
+    """A source whose chunks are spread over the devices of a mesh: a streamed fit then runs on all of them.
+
+    Of several processes each has its own rows, as of `parquet_source(..., part=(jax.process_index(),
+    jax.process_count()))`, and all read as many chunks: who has fewer rows gives chunks of weight 0 at the end. The fit
+    is that of all rows, in every process. `rows=` of a fit is how many rows of a chunk are one process's.
+
+    Args:
+        source: of this process's rows.
+        mesh: from `rows_mesh`, which is the default.
+
+    Returns:
+        `Source`, for `streaming.fit_newton`, `fit_lbfgs`, `fit_elastic_net` and `inference`.
+
+    Raises:
+        ValueError, TypeError: as `shard`, when it is read.
+
+    Reference: Chu et al. (2006), Map-reduce for machine learning on multicore.
+    """
+    return Source(partial(iter, source), mesh=rows_mesh() if mesh is None else _checked(mesh))
+
+
+def own_devices(mesh: Mesh) -> int:
+    """How many devices of a mesh are this process's."""
+    own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    if not own:
+        raise ValueError(f"mesh has no device of process {jax.process_index()}; make it of all, rows_mesh()")
+    return own
+
+
+def spread_chunks(chunks: Iterator[tuple[Data, int]], mesh: Mesh) -> Iterator[tuple[Data, int]]:
+    """The chunks of all processes, of one shape, each spread over the mesh, and how many of its rows are theirs."""
+    held: Any
+    held, count = next(chunks, (None, 0))
+    agreed_counts(held)
+    while True:
+        total = count if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.int32(count)).sum())
+        if total == 0:
+            return
+        yield _spread(held, mesh), total
+        held, count = next(chunks, (held._replace(weight=0 * held.weight), 0))
+
+
+def _spread(data: Data, mesh: Mesh) -> Data:
+    sharding, times = NamedSharding(mesh, PartitionSpec(ROWS)), mesh.devices.size // own_devices(mesh)
 
     def spread(part: np.ndarray) -> Array:
-        return jax.make_array_from_process_local_data(sharding, part, (each * devices, *part.shape[1:]))
+        return jax.make_array_from_process_local_data(sharding, part, (len(part) * times, *part.shape[1:]))
 
-    return jax.tree.map(spread, _filled(local, each * len(own)) if filled else local)
+    return jax.tree.map(spread, data)
 
 
 def _filled(data: Data, n: int) -> Data:
@@ -96,13 +142,16 @@ def _checked(mesh: Any) -> Mesh:
     return rows_mesh(mesh.devices.flat)
 
 
-def _agreed_counts(data: Data) -> list[int]:
-    """How many rows each process has; raises in all of them where their data differ in more than that."""
-    flags = [part is not None for part in data[2:]]
-    schema = np.array([len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size, *flags], np.int32)
-    if jax.process_count() == 1:
-        return [len(data.x)]
-    every = np.asarray(multihost_utils.process_allgather(schema))
+def agreed_counts(data: Data | None) -> list[int]:
+    """How many rows each process has; raises in all of them where one has none, or where they differ in more."""
+    if data is None:
+        schema = np.zeros(len(_SCHEMA), np.int32)
+    else:
+        flags = [part is not None for part in data[2:]]
+        schema = np.array([len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size, *flags], np.int32)
+    every = schema[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(schema))
+    if not all(every[:, 0]):
+        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
     for i, other in enumerate(every[1:], start=1):
         for name, here, there in zip(_SCHEMA[1:], every[0, 1:], other[1:], strict=True):
             if here != there:
@@ -110,6 +159,4 @@ def _agreed_counts(data: Data) -> list[int]:
                     f"processes 0 and {i} differ: {name} is {here} in one and {there} in the other; only how many rows "
                     "they have may differ"
                 )
-    if not all(every[:, 0]):
-        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
     return [int(count) for count in every[:, 0]]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from .proximal import net_answer, net_limits, net_rules, net_start, no_limits
 from .reading import add, end, fold, open_reader
 from .results import Fit, Status
 from .rotations import RESTING, resting_factor
+from .rows import by_rows, row_sums
 from .sources import ROWS
 from .streamed import Survey, stack, standing, survey
 
@@ -128,15 +130,18 @@ def _answer(net: Net, columns: Columns, state: ProximalState, infinite: Dense) -
     return net_answer(net, columns, net_rules(net, columns), state, infinite)
 
 
+@by_rows
 @jax.jit
 def _totals(chunk: Data) -> tuple[Array, Array]:
-    return weighted_totals(clean(chunk))
+    return row_sums(weighted_totals, clean(chunk))
 
 
+@by_rows
 @jax.jit
 def _squares(chunk: Data, mean: Array) -> Array:
-    return weighted_squares(clean(chunk), mean)
+    return row_sums(partial(weighted_squares, mean=mean), clean(chunk))
 
 
-_information, _add_sums, _resting = quick_jit(information_pass), quick_jit(add_sums), quick_jit(resting_factor)
+_information, _resting = by_rows(quick_jit(information_pass)), by_rows(quick_jit(resting_factor))
+_add_sums = quick_jit(add_sums)
 _columns = quick_jit(columns_of_extent, static_argnums=(1, 2))

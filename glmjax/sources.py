@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from .data import Data
 from .inputs import check_count, columns_of
@@ -30,12 +31,13 @@ class Source:
     `Source(partial(read_my_file, path))`.
 
     `parts`, if there are any, are the same rows in runs that can be read one by one, in any order. `columns` are the
-    names of x's, where they have some.
+    names of x's, where they have some. `mesh` is what `shard_source` spreads the chunks over.
     """
 
     read: Callable[[], Iterator[Data]]
     parts: tuple[Part, ...] = ()
     columns: tuple[str, ...] = ()
+    mesh: Mesh | None = None
 
     def __iter__(self) -> Iterator[Data]:
         return self.read()

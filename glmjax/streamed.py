@@ -16,6 +16,7 @@ from .factors import independent, penalized_rows
 from .inputs import largest
 from .irls import conclude, starting_theta
 from .linear import Task, as_fit, endless, make_task, theta_penalty
+from .meshes import device_sum
 from .models import Model, glm, in_dtype
 from .newton import target_totals
 from .passes import LinearSums, Point, add_sums, information_pass
@@ -24,6 +25,7 @@ from .programs import quick_jit
 from .reading import Reader, add, fold
 from .results import RUNNING, Fit, Status
 from .rotations import RESTING, factor_pass, resting_factor, stacked_qr
+from .rows import by_rows
 from .steps import BLOCK, ILL, NewtonState, Rules, newton_init, newton_step, point, watched_point
 
 
@@ -36,11 +38,13 @@ class Survey(NamedTuple):
     targets: tuple[Array, Array]
 
 
+@by_rows
 @quick_jit
 def _survey(family: Family, chunk: Data, bare: Data) -> Survey:
     copies: Any = chunk.weight
     weight: Any = row_weight(chunk)
-    return Survey(extent_of(bare), jnp.sum(copies), jnp.sum(weight), target_totals(family, chunk))
+    copies, weight = device_sum((jnp.sum(copies), jnp.sum(weight)))
+    return Survey(extent_of(bare), copies, weight, target_totals(family, chunk))
 
 
 @jax.jit
@@ -78,8 +82,8 @@ def measured(task: Task, found: Survey) -> Columns:
 
 
 _add_sums = quick_jit(add_sums)
-factor_of = quick_jit(factor_pass)
-_resting = quick_jit(resting_factor)
+factor_of = by_rows(quick_jit(factor_pass))
+_resting = by_rows(quick_jit(resting_factor))
 stack = quick_jit(stacked_qr)
 
 
@@ -106,7 +110,7 @@ def programs(product: Any, block: int | None, orthogonal: bool) -> Programs:
         rules = Rules(penalty, task.tol, task.max_steps, None, False, product, no)
         return newton_step(rules, state, sums, bias_marks(columns, state.theta), orthogonal)
 
-    return Programs(quick_jit(information), quick_jit(step))
+    return Programs(by_rows(quick_jit(information)), quick_jit(step))
 
 
 # A step needs few digits of its system, and all of the score; where few are not enough it asks for more.

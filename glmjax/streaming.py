@@ -42,8 +42,9 @@ from .parquet import parquet_source
 from .passes import Point
 from .predictors import Dense
 from .programs import quick_jit
-from .reading import Pages, Reader, add, count_rows, end, fold, open_reader
+from .reading import Pages, Reader, add, count_rows, end, fold, mesh_of_source, open_reader
 from .results import Fit
+from .rows import by_rows
 from .shrinkage import fit_elastic_net
 from .sources import ROWS, Source, array_source
 from .streamed import Survey, factor_of, fit_logged, measured, stack, standing, survey
@@ -201,7 +202,7 @@ def null_of(model: Model, reader: Reader, found: Survey) -> tuple[Model, Dense]:
     if reader.first[0].offset is None and has_expectation(family):
         w: Any = np.zeros((0,) if family.n_outputs is None else (0, family.n_outputs), dtype)
         return null, Dense(w, _link(family, *found.targets))
-    rows = Source(partial(_without_features, reader.source))
+    rows = Source(partial(_without_features, reader.source), mesh=mesh_of_source(reader.source))
     bare = replace(reader, source=rows, passes=0, count=0, first=(), pages=Pages())
     return null, fit_logged(null, Log(bare), None, 0.0, None, 100).params
 
@@ -211,6 +212,7 @@ def _without_features(source: Iterable[Data]) -> Iterator[Data]:
         yield part._replace(x=part.x[:, :0])
 
 
+@by_rows
 @quick_jit
 def _sums(null: Model, bias: Dense, optimum: Optimum, model: Model, chunk: Data) -> tuple[Array, ...]:
     bare = deviance(null, bias, chunk._replace(x=chunk.x[:, :0]))
@@ -222,6 +224,7 @@ def _by_qr(optimum: Optimum, ridge: Array, r: Array) -> Factor:
     return factor_by_qr(r, Penalty(ridge, None), jnp.zeros((), ridge.dtype), optimum.kept)
 
 
+@by_rows
 @quick_jit
 def _middle(covariance: Any, optimum: Optimum) -> Array:
     return covariance(optimum)

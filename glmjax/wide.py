@@ -48,6 +48,7 @@ from .recession import (
     way_of,
 )
 from .results import Fit
+from .rows import by_rows
 from .sources import ROWS
 from .streamed import measured, standing, survey
 
@@ -152,6 +153,7 @@ def network(log: Log, task: Task, memory: int) -> Solution:
     return network_conclusion(task, log.run("steps", network_start(task, memory), step))
 
 
+@by_rows
 @quick_jit
 def _linear_pass(model: Model, columns: Columns, chunk: Data, u: Array) -> GradientSums:
     return linear_pass(model, columns, chunk, u.reshape(-1, model.family.n_outputs or 1))
@@ -162,6 +164,7 @@ def _linear_step(task: Task, columns: Columns, state: LBFGSState, sums: Gradient
     return lbfgs_step(linear_rules(task, columns), state, sums)
 
 
+@by_rows
 @quick_jit
 def _network_pass(model: Model, like: Any, chunk: Data, u: Array) -> GradientSums:
     return network_pass(model, clean(chunk), u, ravel_pytree(like)[1])
@@ -177,7 +180,9 @@ def _ask(doubted: Doubt, weight: Array) -> Question:
     return ask(doubted.theta, doubted.free, doubted.share, weight)
 
 
-_bias, _trial, _doubt = quick_jit(bias_sums), jax.jit(trial), quick_jit(doubt)
+_bias, _trial, _doubt = by_rows(quick_jit(bias_sums)), jax.jit(trial), quick_jit(doubt)
 _linear_start, _linear_conclusion = quick_jit(linear_start, static_argnums=3), quick_jit(linear_conclusion)
-_any_aside, _product, _search_step = quick_jit(any_aside), quick_jit(normal_product), quick_jit(search_step)
-_farthest, _any_rises = quick_jit(farthest), quick_jit(any_rises)
+_any_aside, _product, _farthest, _any_rises = (
+    by_rows(quick_jit(part)) for part in (any_aside, normal_product, farthest, any_rises)
+)
+_search_step = quick_jit(search_step)

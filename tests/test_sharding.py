@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import glmjax as gj
 from glmjax import rows as rows_room
+from glmjax import sharding
 from glmjax.columns import Columns
 from glmjax.passes import Point, information_pass
 from glmjax.sharding import rows_mesh
@@ -180,3 +181,42 @@ def test_a_mesh_of_explicit_axes_is_taken():
     data = gj.shard(data_of(), explicit)
     assert data.x.sharding == NamedSharding(rows_mesh(), PartitionSpec("rows"))
     assert gj.fit_newton(POISSON, data).status == gj.Status.CONVERGED
+
+
+def chunked(data, rows=64):
+    return [jax.tree.map(lambda part: np.asarray(part[i : i + rows]), data) for i in range(0, N, rows)]  # noqa: B023
+
+
+SOLVERS = {
+    "newton": (POISSON, COUNTS, gj.fit_newton, gj.streaming.fit_newton),
+    "lbfgs": (POISSON, COUNTS, gj.fit_lbfgs, gj.streaming.fit_lbfgs),
+    "elastic net": (
+        POISSON,
+        COUNTS,
+        lambda m, d: gj.fit_elastic_net(m, d, l1=0.05, standardize=True),
+        lambda m, s: gj.streaming.fit_elastic_net(m, s, l1=0.05, standardize=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_streamed_chunks_are_spread(name):
+    model, y, memory, disk = SOLVERS[name]
+    data = data_of(y)
+    one, two = memory(model, data), disk(model, sharding.shard_source(chunked(data)))
+    chex.assert_trees_all_close(two.params, one.params, rtol=1e-10, atol=1e-12)
+    assert two.status == one.status == gj.Status.CONVERGED
+
+
+def test_streamed_tables_and_verdicts_of_spread_chunks():
+    data = data_of()
+    fit, source = gj.fit_newton(POISSON, data), sharding.shard_source(chunked(data))
+    one, two = gj.inference(data, fit, covariance=gj.hc1), gj.streaming.inference(source, fit, covariance=gj.hc1)
+    chex.assert_trees_all_close(two._replace(model=None), one._replace(model=None), rtol=1e-10)
+    separated = data_of((X[:, 0] > 0).astype(float), weighted=False)
+    two = gj.streaming.fit_newton(gj.glm(gj.bernoulli()), sharding.shard_source(chunked(separated)))
+    assert two.status == gj.Status.SEPARATED
+    with pytest.raises(ValueError, match="process 0 has no rows"):
+        gj.streaming.fit_newton(POISSON, sharding.shard_source([]))
+    with pytest.raises(ValueError, match=r"fit_sgd takes its minibatches from one device's rows"):
+        gj.streaming.fit_sgd(POISSON, source, jax.random.key(0))
