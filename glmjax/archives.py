@@ -51,9 +51,11 @@ def write_archive(path: str | os.PathLike, description: dict[str, Any], arrays: 
     return write_atomic(path, write)
 
 
-def read_archive(path: str | os.PathLike, holds: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The description and the arrays of a file that is whole, and holds what is wanted."""
-    content = Path(path).read_bytes()
+def read_archive(
+    path: str | os.PathLike, holds: str, content: bytes | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description and the arrays of a file that is whole, and holds what is wanted; `content`, if it is here."""
+    content = Path(path).read_bytes() if content is None else content
     body, digest = content[:-DIGEST], content[-DIGEST:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ValueError(

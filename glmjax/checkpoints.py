@@ -20,8 +20,9 @@ from .archives import read_archive, write_archive
 from .arguments import Arguments, fingerprint
 from .data import Data
 from .inputs import check_count, check_number
-from .reading import Reader, fold
+from .reading import Reader, fold, mesh_of_source
 from .results import RUNNING, Status
+from .sharding import from_all, from_first, own_rows
 
 State = TypeVar("State")  # of a run: a NamedTuple that has `status` and `steps`
 Total = TypeVar("Total")
@@ -49,6 +50,7 @@ class Log:
     before: int = 0  # the max_steps of the call that wrote the file
     written: float = 0.0
     whole: bool = True  # whether all that is known is written
+    first: bool = True  # of the processes of a run, which is the one that writes
 
     def fold(
         self, name: str, part: Callable[[Data], Total], combine: Callable[[Total, Total], Total], bare: bool = True
@@ -85,7 +87,7 @@ class Log:
 
     def close(self) -> None:
         """Write what is not written yet."""
-        if not self.whole:
+        if self.first and not self.whole:
             self._write()
 
     def _chunks(self) -> Any:
@@ -122,12 +124,11 @@ class Log:
             return
         self.known[name] = [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
         self.whole = False
-        if time.monotonic() - self.written >= 60 * self.every:
+        if self.first and time.monotonic() - self.written >= 60 * self.every:
             self._write()
 
     def _write(self) -> None:
         reader, path = self.reader, str(self.path)
-        self.call |= first_rows(reader)
         description = {
             "holds": "log",
             "call": self.call,
@@ -153,16 +154,22 @@ def open_log(reader: Reader, path: str | os.PathLike | None, every: float, max_s
     text = {name: in_words(value) for name, value in call.items()}
     most = check_count(max_steps, "max_steps")
     log = Log(reader, os.fspath(path), float(every), text, max_steps=most, written=time.monotonic())
-    if not Path(path).exists():
-        if not Path(path).parent.is_dir():  # which the first writing would find, after a while
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(Path(path).parent))
-        return log
-    try:
-        description, arrays = read_archive(path, "log")
-    except ValueError as error:
-        raise ValueError(f"{error}; or choose another checkpoint") from None
+    together = mesh_of_source(reader.source) is not None
+    log.first = not together or jax.process_index() == 0
+    content = b""
+    if log.first and Path(path).exists():
+        content = Path(path).read_bytes()
+    elif log.first and not Path(path).parent.is_dir():  # which the first writing would find, after a while
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(Path(path).parent))
+    content = from_first(content) if together else content
     reader.peek()
     log.call |= first_rows(reader)
+    if not content:
+        return log
+    try:
+        description, arrays = read_archive(path, "log", content)
+    except ValueError as error:
+        raise ValueError(f"{error}; or choose another checkpoint") from None
     for name in [*log.call, *(set(description["call"]) - set(log.call))]:
         there, here = (text.get(name, "none") for text in (description["call"], log.call))
         if there != here:
@@ -179,9 +186,11 @@ def open_log(reader: Reader, path: str | os.PathLike | None, every: float, max_s
 
 def first_rows(reader: Reader) -> dict[str, str]:
     """What tells one source from others, as far as its first chunk does."""
-    chunk = jax.tree.map(np.asarray, reader.first[0])
-    columns = f"{chunk.x.shape[1]} of {chunk.x.dtype}"
-    return {"rows": f"{reader.rows}", "number of columns": columns, "first chunk of rows": in_words(chunk)}
+    chunk = own_rows(reader.first[0])
+    columns, words = f"{chunk.x.shape[1]} of {chunk.x.dtype}", in_words(chunk)
+    if mesh_of_source(reader.source) is not None:
+        words = in_words(from_all(np.frombuffer(words.encode(), np.uint8)))
+    return {"rows": f"{reader.rows}", "number of columns": columns, "first chunk of rows": words}
 
 
 def in_words(value: Any) -> str:

@@ -88,9 +88,7 @@ def fit_sgd(
     """
     check_source(source)
     if mesh_of_source(source) is not None:
-        raise ValueError(
-            "streaming.fit_sgd takes its minibatches from one device's rows; give a source without mesh"
-        )
+        raise ValueError("streaming.fit_sgd takes its minibatches from one device's rows; give a source without mesh")
     epochs, rows = check_count(epochs, "epochs"), check_count(rows, "rows")
     batch_size, buffer = check_count(batch_size, "batch_size"), check_count(buffer, "buffer")
     check_number(learning_rate, "learning_rate", above=0)  # before anything is read

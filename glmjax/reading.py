@@ -205,6 +205,7 @@ class Reader:
     def counted(self) -> Iterator[tuple[Data, int]]:
         """The same, and how many rows of each are the source's."""
         parts = self._noted(parts_of(self.source, None if self.passes else self.family, features=False))
+        self.first = self.first if self.passes else ()
         self.passes += 1
         count, began, shown = 0, time.monotonic(), 0.0
         for chunk, rows in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source)):

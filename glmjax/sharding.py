@@ -106,7 +106,7 @@ def spread_chunks(chunks: Iterator[tuple[Data, int]], mesh: Mesh) -> Iterator[tu
     held, count = next(chunks, (None, 0))
     agreed_counts(held)
     while True:
-        total = count if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.int32(count)).sum())
+        total = int(from_all(np.asarray(count, np.int32)).sum())
         if total == 0:
             return
         yield _spread(held, mesh), total
@@ -149,7 +149,7 @@ def agreed_counts(data: Data | None) -> list[int]:
     else:
         flags = [part is not None for part in data[2:]]
         schema = np.array([len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size, *flags], np.int32)
-    every = schema[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(schema))
+    every = from_all(schema)
     if not all(every[:, 0]):
         raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
     for i, other in enumerate(every[1:], start=1):
@@ -160,3 +160,29 @@ def agreed_counts(data: Data | None) -> list[int]:
                     "they have may differ"
                 )
     return [int(count) for count in every[:, 0]]
+
+
+def own_rows(data: Data) -> Data:
+    """The rows of spread data that are this process's, in NumPy; all of them where it has all."""
+
+    def own(part: Array) -> Any:
+        shards = sorted(part.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+    return jax.tree.map(lambda part: np.asarray(part) if part.is_fully_addressable else own(part), data)
+
+
+def from_all(value: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, of one shape, (processes, ...)."""
+    return value[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(value))
+
+
+def from_first(content: bytes) -> bytes:
+    """What process 0 holds, in all of them."""
+    if jax.process_count() == 1:
+        return content
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    given = np.zeros(size, np.uint8)
+    if jax.process_index() == 0:
+        given = np.frombuffer(content, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(given)))
