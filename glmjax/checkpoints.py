@@ -129,6 +129,8 @@ class Log:
 
     def _write(self) -> None:
         reader, path = self.reader, str(self.path)
+        if "rows" not in self.call:
+            self.call |= first_rows(reader)
         description = {
             "holds": "log",
             "call": self.call,
@@ -156,18 +158,19 @@ def open_log(reader: Reader, path: str | os.PathLike | None, every: float, max_s
     log = Log(reader, os.fspath(path), float(every), text, max_steps=most, written=time.monotonic())
     together = mesh_of_source(reader.source) is not None
     log.first = not together or jax.process_index() == 0
-    content = b""
+    found = b""
     if log.first and Path(path).exists():
-        content = Path(path).read_bytes()
+        found = b"+" + Path(path).read_bytes()
     elif log.first and not Path(path).parent.is_dir():  # which the first writing would find, after a while
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(Path(path).parent))
-    content = from_first(content) if together else content
-    reader.peek()
-    log.call |= first_rows(reader)
-    if not content:
+    found = from_first(found) if together else found
+    if found or together:
+        reader.peek()
+        log.call |= first_rows(reader)
+    if not found:
         return log
     try:
-        description, arrays = read_archive(path, "log", content)
+        description, arrays = read_archive(path, "log", found[1:])
     except ValueError as error:
         raise ValueError(f"{error}; or choose another checkpoint") from None
     for name in [*log.call, *(set(description["call"]) - set(log.call))]:
