@@ -69,10 +69,11 @@ def mesh_of(rows: Any) -> Any:
     Inside of a transformation that cannot be seen, and it is the mesh of `jax.set_mesh`, if the rows divide.
     """
     leaves = jax.tree.leaves(rows)
-    for leaf in leaves:
-        sharding = None if isinstance(leaf, jax.core.Tracer) else getattr(leaf, "sharding", None)
+    seen = [leaf for leaf in leaves if not isinstance(leaf, jax.core.Tracer)]
+    for leaf in seen:
+        sharding = getattr(leaf, "sharding", None)
         if isinstance(sharding, NamedSharding) and len(sharding.spec) > 0 and sharding.spec[0] == ROWS:
             return sharding.mesh
     mesh: Any = jax.sharding.get_abstract_mesh()
-    known = ROWS in mesh.axis_names and not is_spread() and all(len(leaf) % mesh.shape[ROWS] == 0 for leaf in leaves)
-    return mesh if known else None
+    known = ROWS in mesh.axis_names and not is_spread() and len(seen) < len(leaves)
+    return mesh if known and all(len(leaf) % mesh.shape[ROWS] == 0 for leaf in leaves) else None

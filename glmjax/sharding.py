@@ -35,8 +35,7 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
 
     Each device gets as many rows; where they do not divide, rows of weight 0, which are inert, fill them up. Of several
     processes each gives its own rows, as many as it has, and the fit is that of all rows, in every process. Numbers are
-    those of one device to rounding, statuses and steps included; `fit_sgd` takes the same minibatches, where the rows
-    divide.
+    those of one device to rounding, statuses are the same; `fit_sgd` takes the same minibatches, where the rows divide.
 
     A fit sees by its data that they are spread, under `vmap` over y, weights or penalties too. Under a `jit` whose
     argument is the data that cannot be seen: call it under `jax.set_mesh(mesh)`. What is not made of sums over the rows
