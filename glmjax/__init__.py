@@ -3,6 +3,7 @@
 from . import files as files
 from . import frames as frames
 from . import plots as plots
+from . import sharding as sharding
 from . import streaming as streaming
 from .approximation import relu_approximation, ridge_approximation, sigmoid_approximation
 from .auto import fit

@@ -33,6 +33,7 @@ from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .results import Fit, History
+from .watching import note_checkpoint
 
 VERSION = 1  # of the format; a file of a later one is refused
 DIGEST = 64  # characters of a SHA-256
@@ -139,7 +140,9 @@ def save_state(path: str | os.PathLike, state: Any) -> Path:
         raise TypeError("save_state runs on the host and takes no traced arrays; save between calls")
     arrays: dict[str, np.ndarray] = {}
     parts = [[jax.tree_util.keystr(at), _encode(leaf, str(i), arrays)] for i, (at, leaf) in enumerate(leaves)]
-    return _write(path, {"holds": "state", "parts": parts}, arrays)
+    written = _write(path, {"holds": "state", "parts": parts}, arrays)
+    note_checkpoint(written)
+    return written
 
 
 def load_state(path: str | os.PathLike, like: Any) -> Any:
