@@ -87,6 +87,7 @@ def train(
     begin = jax.vmap(init_run, (None, None, 0, None)) if lanes else init_run
     mesh, state = mesh_of([data]), begin(settings, data, key, params)
     together = mesh is not None and mesh.is_multi_process
+    progress &= not together or jax.process_index() == 0
     state, seen, done = (_go_on_together if together else _go_on)(path, state, mark, epochs)
     step, end = (_lanes_epoch, _lanes_end) if lanes else (_epoch, finish_run)
     started, before, written = time.monotonic(), done, done
@@ -149,33 +150,39 @@ def _go_on_together(
     path: str | os.PathLike, start: SGDState, mark: np.ndarray, epochs: int
 ) -> tuple[SGDState, History, int]:
     """`_go_on` in all of several processes, from the file that the first one finds."""
-    sharding = start.status.sharding
-    start = jax.tree.map(lambda leaf: leaf.addressable_data(0), start)
-    state, seen, done = start, History(*[np.empty((*start.status.shape, 0), start.loss.dtype)] * 2), 0
+    local = jax.tree.map(lambda leaf: leaf.addressable_data(0), start)
+    state, seen, done = local, History(*[np.empty((*local.status.shape, 0), local.loss.dtype)] * 2), 0
     if jax.process_index() == 0:
-        state, seen, done = _go_on(path, start, mark, epochs)
+        state, seen, done = _go_on(path, local, mark, epochs)
     done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
-    if done > 0:
-        if jax.process_index() > 0:
-            seen = History(*[np.empty((*start.status.shape, done), start.loss.dtype)] * 2)
-        state, seen = _from_first((state, seen))
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), state), jax.tree.map(np.asarray, seen), done
+    if done == 0:
+        return start, seen, done
+    if jax.process_index() > 0:
+        seen = History(*[np.empty((*local.status.shape, done), local.loss.dtype)] * 2)
+    numbers = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+    numbers, seen = _from_first((numbers, seen))
+
+    def placed(new: np.ndarray, old: Array) -> Array:
+        spread = jax.make_array_from_process_local_data(start.status.sharding, new, new.shape)
+        return jax.random.wrap_key_data(spread, impl=jax.random.key_impl(old)) if _is_key(old) else spread
+
+    return jax.tree.map(placed, numbers, start), seen, done
+
+
+def _is_key(leaf: Array) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _from_first(tree: Any) -> Any:
-    """The numbers that the first process has, in all of them; as bytes, since a sum loses the sign of a zero."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = [jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
-    plain = [np.asarray(jax.random.key_data(leaf) if key else leaf) for leaf, key in zip(leaves, keys, strict=True)]
-    content = np.frombuffer(b"".join(part.tobytes() for part in plain), np.uint8)
-    content, at = np.asarray(multihost_utils.broadcast_one_to_all(content)), 0
-    for i, (leaf, part) in enumerate(zip(leaves, plain, strict=True)):
-        got = jnp.asarray(np.frombuffer(content[at : at + part.nbytes].tobytes(), part.dtype).reshape(part.shape))
-        leaves[i], at = (
-            jax.random.wrap_key_data(got, impl=jax.random.key_impl(leaf)) if keys[i] else got,
-            at + part.nbytes,
-        )
-    return jax.tree.unflatten(structure, leaves)
+    """The arrays that the first process has, in all of them; as bytes, since sums lose the sign of a zero."""
+    leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
+    content = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
+    content = np.asarray(multihost_utils.broadcast_one_to_all(content))
+    parts = np.split(content, np.cumsum([leaf.nbytes for leaf in leaves])[:-1])
+    found = [
+        np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, found)
 
 
 def _go_on(path: str | os.PathLike, start: SGDState, mark: np.ndarray, epochs: int) -> tuple[SGDState, History, int]:
