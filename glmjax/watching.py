@@ -214,16 +214,16 @@ def _end(watch: _Watch, what: str) -> None:
         if watch.over:
             return
         watch.over = True
+    how = f"they go on from the last checkpoint, {_checkpoint}" if _checkpoint else "there is no checkpoint of this run"
+    sentence = f"glmjax: {what}; the others cannot go on without it. Mend that, and start all processes again: {how}\n"
+    with suppress(OSError):
+        os.write(2, sentence.encode())  # at once: where process 0 is gone JAX is about to abort this one
     if watch.is_first:
         watch.tell(f"over {what}")
     with suppress(RuntimeError):  # so late that no thread can be started
         flush = threading.Thread(target=_flush, daemon=True)  # the main thread may hold what it needs
         flush.start()
         flush.join(1)
-    how = f"they go on from the last checkpoint, {_checkpoint}" if _checkpoint else "there is no checkpoint of this run"
-    sentence = f"glmjax: {what}; the others cannot go on without it. Mend that, and start all processes again: {how}\n"
-    with suppress(OSError):
-        os.write(2, sentence.encode())
     if watch.is_first:
         time.sleep(0.2)  # so that what the others were told is there before this end is
     os._exit(1)
