@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def work(index: int, n: int, address: str, folder: Path, epochs: int, heartbeat: int) -> None:
     """One process: train on its own rows, from the checkpoint if there is one, and keep what comes out."""
-    gj.cache_compilation(folder.parent / f"programs{index}")
+    gj.cache_compilation(folder.parent / "programs")
     gj.sharding.initialize(address, n, index, heartbeat=heartbeat)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, COLUMNS))
