@@ -4,8 +4,8 @@ A process saves models without end, each over the last; it is killed at a random
 of them whole, no older than the last one that was said to be saved. Then a good file is cut off at a random place, or
 has a random bit turned over: each such file must be refused by a sentence that names it, or load right.
 
-Runs of `train`, and of `fit_many` into a folder, are killed at random moments and started again until they come to
-their end, which must be that of a run that was left alone, to the bit.
+Runs of `train`, of `fit_many` into a folder, and of fits from a source with a checkpoint, are killed at random moments
+and started again until they come to their end, which must be that of a run that was left alone, to the bit.
 """
 
 import argparse
@@ -125,6 +125,25 @@ def many_on(folder: Path) -> None:
         gj.save_state(folder / "ended", (np.asarray(many.params.w), np.asarray(many.loss)))
 
 
+def stream_on(folder: Path) -> None:
+    """Fits from a source by each of the solvers, from where they stand in the folder to their end."""
+    gj.cache_compilation(folder.parent / "programs")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300_000, 10))
+    source = gj.streaming.array_source(x, rng.poisson(np.exp(0.1 * x.sum(1))).astype(float))
+
+    def at(name: str) -> dict[str, Any]:
+        return {"rows": 16_384, "checkpoint": folder / name, "every": 0}
+
+    with jax.enable_x64():
+        fits = [
+            gj.streaming.fit_newton(MODEL, source, **at("newton")),
+            gj.streaming.fit_lbfgs(MODEL, source, **at("lbfgs")),
+            gj.streaming.fit_elastic_net(MODEL, source, l1=0.01, standardize=True, **at("net")),
+        ]
+        gj.save_state(folder / "ended", [(fit.params, fit.loss, fit.optimality, fit.passes) for fit in fits])
+
+
 class Chain(NamedTuple):
     """Runs that were killed, how many came to their end, and how many of those not to the right one."""
 
@@ -201,7 +220,7 @@ def run(options: argparse.Namespace) -> int:
     )
     say(f"{options.damages:,} damaged files: " + ", ".join(f"{number:,} {end}" for end, number in ends.items()))
     chains = {}
-    for begin, name in ((train_on, "train"), (many_on, "fit_many")):
+    for begin, name in ((train_on, "train"), (many_on, "fit_many"), (stream_on, "streaming")):
         with tempfile.TemporaryDirectory() as place:
             chains[name] = stop_and_go(begin, Path(place), options.runs, rng)
         killed, ended, wrong = chains[name]

@@ -4,34 +4,23 @@ Exit codes: 0, done; 1, the fit has no answer, or not for all coefficients, and 
 """
 
 import argparse
-import json
-import math
+import gc
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
+from .ahead import started
 
-from .caching import cache_compilation
-from .covariance import fisher, hc0, hc1, hc2, hc3, observed
-from .distributions import Family
-from .families import categorical
-from .formulas import parse
-from .frames import Fitted, TermTests, coefficients, load, read, save, terms_text, type2, type3
-from .frames import fit as fit_frame
-from .frames import predict as predict_frame
-from .reports import summary, summary_frame
-from .results import Status
-from .storage import FAMILIES
-from .tabular import columns_in, csv_text, read_columns, read_file, write_columns
-
-COVARIANCES = {"fisher": fisher, "observed": observed, "hc0": hc0, "hc1": hc1, "hc2": hc2, "hc3": hc3}
+# By name: the help comes without JAX.
+FAMILIES = (
+    *("normal", "bernoulli", "binomial", "categorical", "poisson", "negative-binomial", "negative-binomial1"),
+    *("gamma", "inverse-gaussian", "tweedie", "quasi-poisson", "quasi-binomial"),
+)
+COVARIANCES = ("fisher", "observed", "hc0", "hc1", "hc2", "hc3")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"glmjax: {message}", file=sys.stderr)
             warnings.simplefilter("default", UserWarning)
-            if not options.no_cache:
-                with suppress(OSError):  # nowhere to keep it: it takes longer then
-                    cache_compilation()
-            code = options.run(options)
+            code = run(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever reads has seen enough, as `head` does
@@ -70,17 +56,15 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 the fit has no answer (the table says why), 2 bad input.",
     )
     whole.add_argument("--version", action="version", version=f"glmjax {metadata.version('glmjax')}")
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON, all digits, instead of a table")
     shared.add_argument("--no-cache", action="store_true", help="compile anew, and keep nothing of it")
 
     fit = commands.add_parser("fit", parents=[shared], help="fit a model to a file", description=_FIT)
-    fit.set_defaults(run=run_fit)
     fit.add_argument("file", type=Path, help="CSV (also .csv.gz, .tsv) or Parquet, with a header")
     fit.add_argument("formula", help='such as "y ~ age + C(region) + offset(log(years))"')
-    families = [name.replace("_", "-") for name in FAMILIES]
-    fit.add_argument("--family", required=True, choices=families, metavar="FAMILY", help=", ".join(families))
+    fit.add_argument("--family", required=True, choices=FAMILIES, metavar="FAMILY", help=", ".join(FAMILIES))
     fit.add_argument("--link", help="instead of the family's own, such as log, logit, probit, inverse, identity")
     fit.add_argument("--power", type=float, help="of tweedie, from 1 to 2")
     fit.add_argument("--alpha", type=float, help="of a negative binomial; estimated where it is not given")
@@ -102,104 +86,41 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", type=Path, metavar="MODEL", help="where to save the model, by custom a name on .gj")
 
     predict = commands.add_parser("predict", parents=[shared], help="means for the rows of a file")
-    predict.set_defaults(run=run_predict)
     predict.add_argument("model", type=Path, help="what fit --out has saved")
     predict.add_argument("file", type=Path, help="CSV or Parquet with the columns of the formula's right side")
     predict.add_argument("--missing", choices=["raise", "drop"], default="raise", help="drop leaves such rows empty")
     predict.add_argument("--out", type=Path, metavar="FILE", help="CSV or Parquet; else CSV on the standard output")
 
     shown = commands.add_parser("summary", parents=[shared], help="the table of a saved model")
-    shown.set_defaults(run=run_summary)
+    shown.set_defaults(out=None)
     shown.add_argument("model", type=Path, help="what fit --out has saved")
     return whole
 
 
-_DROP = 'missing="drop"'  # as it is called in Python
 _FIT = "Fit a generalized linear model by a formula, and print its table. Messages count the file's rows from 0."
 
 
-def run_fit(options: argparse.Namespace) -> int:
-    """`glmjax fit`."""
+def run(options: argparse.Namespace) -> int:
+    """Run the command that the options are of."""
     check_out(options.out)
-    beside = [options.exposure, options.weight, options.precision, options.cluster]
-    with naming(options.file):
-        table = read_file(options.file, [options.formula, *filter(None, beside)])
-        family = family_of(options, table)
-        fitted = fit_frame(
-            options.formula,
-            table,
-            family,
-            weight=options.weight,
-            precision=options.precision,
-            exposure=options.exposure,
-            missing=options.missing,
-            l1=options.l1,
-            l2=options.l2,
-            covariance=COVARIANCES[options.covariance],
-            cluster=options.cluster,
-            level=options.level,
-            dtype=np.float32 if options.float32 else np.float64,
-        )
-        tests = None
-        if options.tests == "3":
-            tests = type3(fitted)
-        elif options.tests == "2":
-            named = {name: getattr(options, name) for name in ("weight", "precision", "exposure", "missing")}
-            with jax.enable_x64(not options.float32):
-                design, data = read(options.formula, table, family, **named)
-            tests = type2(design, data, fitted.fit)
-    if options.out:
-        save(options.out, fitted)
-    show(fitted, tests, options.json)
-    if options.out and not options.json:
-        print(f"\nsaved as {options.out}")
-    return 0 if Status(int(fitted.fit.status)).ok else 1
+    ahead = started(options) if options.command == "fit" else None
+    alone = "jax" not in sys.modules
+    if alone:  # what is imported stays, and to look through it for what is not used any more takes long
+        gc.disable()
+    from .caching import cache_compilation
+    from .commands import run_fit, run_predict, run_summary
+    from .traces import keeping_traces
 
-
-def run_predict(options: argparse.Namespace) -> int:
-    """`glmjax predict`."""
-    check_out(options.out)
-    fitted = load(options.model)
-    with naming(options.file):
-        table = read_file(options.file, [fitted.design.formula])
-        mean = predict_frame(fitted, table, missing=options.missing)
-    outputs = [str(name) for name in fitted.design.classes or ()] if mean.ndim == 2 else ["mean"]
-    columns = dict(zip(outputs or map(str, range(mean.shape[1])), mean.reshape(len(mean), -1).T, strict=True))
-    if options.out:
-        write_columns(options.out, columns)
-    if options.json:
-        print(json.dumps({name: list(map(number, column.tolist())) for name, column in columns.items()}))
-    elif not options.out:
-        sys.stdout.write(csv_text(columns))
-    return 0
-
-
-def run_summary(options: argparse.Namespace) -> int:
-    """`glmjax summary`."""
-    fitted = load(options.model)
-    show(fitted, None, options.json)
-    return 0 if Status(int(fitted.fit.status)).ok else 1
-
-
-def family_of(options: argparse.Namespace, table: Any) -> Family:
-    """The family that the options ask for; the classes of a categorical one are those of the target in the file."""
-    given = {name: value for name in ("link", "power", "alpha") if (value := getattr(options, name)) is not None}
-    if options.family != "categorical":
-        for name, of in (("power", ("tweedie",)), ("alpha", ("negative-binomial", "negative-binomial1"))):
-            if name in given and options.family not in of:
-                raise ValueError(f"--{name} is for the family {of[0]}, not for {options.family}")
-        if options.reference is not None:
-            raise ValueError("--reference is for the family categorical")
-        if options.family == "tweedie" and "power" not in given:
-            raise ValueError("the family tweedie needs --power, from 1 to 2")
-        return FAMILIES[options.family.replace("-", "_")](**given)
-    target = str(parse(options.formula).lhs).strip("`")
-    if target not in columns_in(table):
-        raise ValueError(f"the target of the family categorical must be a column, and {target!r} is none of the file")
-    levels = [str(level) for level in read_columns(table, [target])[target].astype("category").cat.categories]
-    if options.reference is not None and options.reference not in levels:
-        raise ValueError(f"--reference {options.reference} is none of the classes {', '.join(levels)}")
-    return categorical(len(levels), levels.index(options.reference) if options.reference else 0)
+    if alone:
+        gc.freeze()
+        gc.enable()
+    with ExitStack() as stack:
+        if not options.no_cache:
+            with suppress(OSError):  # nowhere to keep it: it takes longer then
+                stack.enter_context(keeping_traces(cache_compilation()))
+        if ahead is not None:
+            return run_fit(options, ahead)
+        return run_predict(options) if options.command == "predict" else run_summary(options)
 
 
 def check_out(path: Path | None) -> None:
@@ -208,68 +129,3 @@ def check_out(path: Path | None) -> None:
         raise ValueError(f"--out {path}: there is no folder {path.parent}")
     if path is not None and path.is_dir():
         raise ValueError(f"--out {path}: that is a folder")
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors on what a file holds, with its name before them."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {str(error).replace(_DROP, '--missing drop')}") from error
-
-
-def show(fitted: Fitted, tests: TermTests | None, as_json: bool) -> None:
-    """The fit on the standard output, as text or JSON."""
-    if as_json:
-        print(json.dumps(described(fitted, tests), indent=2, allow_nan=False))
-        return
-    design, status = fitted.design, Status(int(fitted.fit.status))
-    print(design.formula + f" ({design.dropped} rows left out, which miss a value)" * (design.dropped > 0))
-    if fitted.table is not None:
-        print(summary(fitted.table))
-    else:
-        print(
-            f"{status.name}: {status.sentence}"
-            if not status.ok
-            else "without errors, which a penalized fit has none of"
-        )
-        wide = max(map(len, coefficients(fitted)), default=0)
-        print("\n".join(["", *(f"{name:<{wide}}  {value:.5g}" for name, value in coefficients(fitted).items())]))
-    if tests is not None:
-        print("\n" + terms_text(tests))
-
-
-def described(fitted: Fitted, tests: TermTests | None) -> dict[str, Any]:
-    """The fit in what JSON can hold; what is no number is null."""
-    status = Status(int(fitted.fit.status))
-    whole: dict[str, Any] = {
-        "formula": fitted.design.formula,
-        "family": fitted.fit.model.family.name,
-        "link": fitted.fit.model.family.link,
-        "status": status.name,
-        "message": status.sentence,
-        "steps": int(fitted.fit.steps),
-        "dropped": fitted.design.dropped,
-    }
-    if fitted.table is None:
-        cells = [{"name": name, "estimate": number(value)} for name, value in coefficients(fitted).items()]
-        return whole | {"coefficients": cells}
-    frame = summary_frame(fitted.table)
-    whole |= {name: number(value) for name, value in frame.attrs.items() if isinstance(value, float)}
-    whole["coefficients"] = [
-        {"name": str(name), **{column: number(value) for column, value in row.items()}}
-        for name, row in frame.iterrows()
-    ]
-    if tests is not None:
-        rows = zip(tests.names, *(np.asarray(part) for part in tests[1:]), strict=True)
-        whole["terms"] = [
-            {"name": name} | {field: number(value) for field, value in zip(TermTests._fields[1:], values, strict=True)}
-            for name, *values in rows
-        ]
-    return whole
-
-
-def number(value: Any) -> float | None:
-    """A number for JSON, which knows no NaN and no infinity."""
-    return float(value) if math.isfinite(value) else None

@@ -107,6 +107,9 @@ def hc3(optimum: Optimum) -> Array:
     return row_total(_hc3_score, optimum)
 
 
+SUMS = (fisher, bayesian, observed, hc0, hc1, hc2, hc3)  # those that take no more of the rows than sums over them
+
+
 def clustered(groups: Any) -> Callable[[Optimum], Array]:
     """M = G / (G - 1) sum over clusters of s s', s the sum of weight times gradient over the rows of a cluster.
 

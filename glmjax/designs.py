@@ -1,12 +1,10 @@
 """Designs: how a formula makes x, y and offset of a data frame, and the same again of another frame."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .data import Data, check_family, make_data
-from .distributions import Family
 from .formulas import (
     Matrix,
     Term,
@@ -20,8 +18,11 @@ from .formulas import (
     parse,
     quoted,
 )
-from .inputs import float_dtype
 from .tabular import check_text, columns_in, first_missing, kind_of, missing_rows, read_columns, rows_kept
+
+if TYPE_CHECKING:  # what needs JAX is imported when used: the command line reads its file in a process without
+    from .data import Data
+    from .distributions import Family
 
 
 class Design(NamedTuple):
@@ -54,32 +55,64 @@ class Parts(NamedTuple):
     bias: bool
 
 
+class Made(NamedTuple):
+    """What a formula makes of a frame, in NumPy: the `design`; of the rows that are kept x (n, d), y (n,) or (n, k) and
+    the offset (n,) or None; of what is `beside` the formula the same rows.
+    """
+
+    design: Design
+    x: np.ndarray
+    y: np.ndarray
+    offset: np.ndarray | None
+    beside: dict[str, Any]
+
+
 def read(
     formula: str,
     frame: Any,
-    family: Family,
+    family: "Family",
     *,
     weight: str | Any = None,
     precision: str | Any = None,
     exposure: str | None = None,
     missing: str = "raise",
-) -> tuple[Design, Data]:
+) -> "tuple[Design, Data]":
     """A data frame as `Data`, by a formula, and the `Design` that says how. Arguments and errors are those of `fit`."""
+    from .data import check_family
+    from .inputs import float_dtype
+
     if float_dtype(np.float64) != np.float64:
         warnings.warn(
             "a formula's columns are float64 but JAX runs in float32, about 7 digits; call "
             'jax.config.update("jax_enable_x64", True) first',
             stacklevel=2,
         )
-    design, data, _ = prepare(formula, frame, family, exposure, missing, {"weight": weight, "precision": precision})
-    return design, data
-
-
-def prepare(
-    formula: str, frame: Any, family: Family, exposure: str | None, missing: str, beside: dict[str, Any]
-) -> tuple[Design, Data, dict[str, Any]]:
-    """What `read` does; and of what is `beside` the formula, named or given, the rows that are kept."""
     check_family(family)
+    beside = {"weight": weight, "precision": precision}
+    made = made_of(formula, frame, family.name, family.n_classes, exposure, missing, beside)
+    return made.design, data_of(made, family)
+
+
+def data_of(made: Made, family: "Family") -> "Data":
+    """What was made of a frame as `Data`."""
+    from .data import make_data
+    from .inputs import float_dtype
+
+    x = made.x.astype(float_dtype(np.float64), copy=False)
+    weights = {name: made.beside.get(name) for name in ("weight", "precision")}
+    return make_data(x, made.y, family=family, offset=made.offset, **weights)
+
+
+def made_of(
+    formula: str,
+    frame: Any,
+    family: str,
+    n_classes: int | None,
+    exposure: str | None,
+    missing: str,
+    beside: dict[str, Any],
+) -> Made:
+    """What a formula makes of a frame, for a family by name; what is `beside` it is named, or given for each row."""
     check_missing(missing)
     available = columns_in(frame)
     formula = expanded(formula, available)
@@ -111,7 +144,7 @@ def prepare(
             check_text(table[factor.expr], factor.expr)
     computed = [factor for factor in factors_of(parsed.lhs) if factor.eval_method.value != "lookup"]
     table = in_floats(factors_of(parsed.rhs) + computed, table)
-    y, classes = _target(parsed.lhs, table, family)
+    y, classes = _target(parsed.lhs, table, family, n_classes)
     made = matrix_of(parsed.rhs, table, {}, {})
     parts = parts_of(made)
     for term in made.terms:
@@ -140,10 +173,7 @@ def prepare(
             return held.astype(np.int64) if held.dtype == float and (held % 1 == 0).all() else held  # labels may be
         return np.asarray(value)[kept] if np.shape(value)[:1] == (rows,) else value
 
-    x = parts.x.astype(float_dtype(np.float64), copy=False)
-    rest = {name: aligned(value) for name, value in beside.items()}
-    weights = {name: rest.get(name) for name in ("weight", "precision")}
-    return design, make_data(x, y, family=family, offset=parts.offset, **weights), rest
+    return Made(design, parts.x, y, parts.offset, {name: aligned(value) for name, value in beside.items()})
 
 
 def rows_of(design: Design, frame: Any, missing: str = "raise") -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -225,33 +255,29 @@ def check_missing(missing: Any) -> None:
         raise ValueError(f'missing={missing!r} must be "raise" or "drop"')
 
 
-def _target(side: Any, table: Any, family: Family) -> tuple[np.ndarray, tuple[Any, ...] | None]:
+def _target(side: Any, table: Any, family: str, n_classes: int | None) -> tuple[np.ndarray, tuple[Any, ...] | None]:
     """The target of a formula, (n,) or (n, k), and its labels where it is codes of them."""
     factors = factors_of(side)
     if len(factors) == 1 and factors[0].eval_method.value == "lookup":
         name = factors[0].expr
         column = table[name]
-        if kind_of(column) == "numbers" and family.n_classes is None:
+        if kind_of(column) == "numbers" and n_classes is None:
             return column.to_numpy(), None
-        return _coded(column, name, family)
+        return _coded(column, name, family, n_classes)
     made = matrix_of(side, table, {}, {})
     if made.levels:
         raise TypeError(f"the target {side} holds text; name its column alone, or compare it, as I(a == 'yes')")
     return (made.values[:, 0] if made.values.shape[1] == 1 else made.values), None
 
 
-def _coded(column: Any, name: str, family: Family) -> tuple[np.ndarray, tuple[Any, ...]]:
+def _coded(column: Any, name: str, family: str, n_classes: int | None) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Codes of labels: the classes of a categorical target, or 0 and 1, of which the second level is the event."""
     coded = column.astype("category").cat
     levels = tuple(level.item() if isinstance(level, np.generic) else level for level in coded.categories)
-    wanted = family.n_classes or 2
-    if family.n_classes is None and family.name != "bernoulli":
-        raise TypeError(
-            f"the target {name!r} holds text, such as {column.iloc[0]!r}, and {family.name} targets are numbers"
-        )
+    wanted = n_classes or 2
+    if n_classes is None and family != "bernoulli":
+        raise TypeError(f"the target {name!r} holds text, such as {column.iloc[0]!r}, and {family} targets are numbers")
     if len(levels) != wanted:
         shown = ", ".join(map(repr, levels[:12])) + ", ..." * (len(levels) > 12)
-        raise ValueError(
-            f"the target {name!r} has {len(levels)} levels, {shown}; the {family.name} family has {wanted}"
-        )
+        raise ValueError(f"the target {name!r} has {len(levels)} levels, {shown}; the {family} family has {wanted}")
     return coded.codes.to_numpy(), levels

@@ -17,8 +17,8 @@ from jax.typing import DTypeLike
 
 from .auto import fit as fit_data
 from .covariance import clustered, fisher
-from .data import Data
-from .designs import Design, prepare, read, rows_of
+from .data import Data, check_family
+from .designs import Design, Made, data_of, made_of, read, rows_of
 from .distributions import Family
 from .formulas import Term, parse
 from .hypotheses import likelihood_ratio, wald_each
@@ -114,16 +114,25 @@ def fit(
     """
     beside = {"weight": weight, "precision": precision, "cluster": cluster}
     with _computing_in(dtype):
-        design, data, rest = prepare(formula, frame, family, exposure, missing, beside)
-        if cluster is not None:
-            if covariance is not fisher:
-                raise ValueError("give covariance or cluster, not both")
-            covariance = clustered(rest["cluster"])
-        model = glm(family, bias=design.bias)
-        found = fit_data(model, data, l1=l1, l2=l2)
-        table = None
-        if l1 is None and Status(int(found.status)) in DETERMINED and not free_shift(model):
-            table = named(design, inference(data, found, covariance=covariance, level=level))
+        check_family(family)
+        made = made_of(formula, frame, family.name, family.n_classes, exposure, missing, beside)
+        return fit_made(made, family, l1, l2, covariance, level)
+
+
+def fit_made(
+    made: Made, family: Family, l1: float | None, l2: float, covariance: Callable[[Optimum], Array], level: float
+) -> Fitted:
+    """Fit to what `made_of` has made of a frame, in the float that JAX runs in; the rest is as `fit` takes it."""
+    design, data = made.design, data_of(made, family)
+    if made.beside["cluster"] is not None:
+        if covariance is not fisher:
+            raise ValueError("give covariance or cluster, not both")
+        covariance = clustered(made.beside["cluster"])
+    model = glm(family, bias=design.bias)
+    found = fit_data(model, data, l1=l1, l2=l2)
+    table = None
+    if l1 is None and Status(int(found.status)) in DETERMINED and not free_shift(model):
+        table = named(design, inference(data, found, covariance=covariance, level=level))
     return Fitted(design, found, table)
 
 

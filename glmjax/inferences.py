@@ -10,11 +10,11 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from .covariance import bayesian, fisher, hc0, hc1, hc2, hc3, observed
+from .covariance import SUMS, fisher
 from .data import Data
 from .distributions import Family
 from .influence import as_vector, effects_task
-from .inputs import check_number, is_traced
+from .inputs import check_level, check_number, is_traced
 from .linear import Task, free_shift
 from .losses import goodness_sums, log_likelihood
 from .models import Model
@@ -156,7 +156,8 @@ def inference(
     dispersion = dispersion_of(fit.model.family, dispersion, data.x.dtype)
     task = effects_task(fit, data)
     null = null_deviance(task.model, task.data)  # before, so that outside of a transformation its programs are small
-    run = _by_rows if is_sum(covariance, dispersion) else _inference
+    known = not callable(dispersion) or dispersion in (pearson_dispersion, deviance_dispersion)
+    run = _by_rows if known and covariance in SUMS else _inference
     return run(task, fit, as_value(covariance), as_value(dispersion), jnp.asarray(level, data.x.dtype), null)
 
 
@@ -181,13 +182,6 @@ def dispersion_of(family: Family, dispersion: Any, dtype: DTypeLike) -> Any:
     dispersion = 1.0 if dispersion is None else dispersion
     check_number(dispersion, "dispersion", above=0)
     return jnp.asarray(dispersion, dtype)
-
-
-def check_level(level: Any) -> None:
-    """Raise unless `level` is one number above 0 and below 1."""
-    check_number(level, "level")
-    if not is_traced(level) and not 0 < level < 1:
-        raise ValueError(f"level must be above 0 and below 1, got {level}; 0.95 is 95%")
 
 
 def no_errors(fit: Fit) -> str:
@@ -232,13 +226,7 @@ def _inference(task: Task, fit: Fit, covariance: Any, dispersion: Any, level: Ar
     return as_table(task, fit, optimum, covariance, dispersion, level, (null, *sums))
 
 
-SUMS = (fisher, bayesian, observed, hc0, hc1, hc2, hc3)  # what takes no more of the rows than sums over them
 _by_rows = by_rows(_inference)
-
-
-def is_sum(covariance: Any, dispersion: Any) -> bool:
-    """Whether an inference comes from sums over the rows, of which each device of a mesh has its part."""
-    return covariance in SUMS and (not callable(dispersion) or dispersion in (pearson_dispersion, deviance_dispersion))
 
 
 def as_table(task: Task, fit: Fit, optimum: Optimum, middle: Any, dispersion: Any, level: Any, sums: Any) -> Inference:

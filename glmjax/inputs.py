@@ -226,6 +226,13 @@ def check_number(value: Any, name: str, *, above: float | None = None, at_least:
         raise ValueError(f"{name} must be a finite number, {at_least} or more, got {value}")
 
 
+def check_level(level: Any) -> None:
+    """Raise unless `level` is one number above 0 and below 1."""
+    check_number(level, "level")
+    if not is_traced(level) and not 0 < level < 1:
+        raise ValueError(f"level must be above 0 and below 1, got {level}; 0.95 is 95%")
+
+
 def check_count(value: Any, name: str, at_least: int = 1) -> int:
     """`value` as a Python integer; raises for other types and for values below `at_least`."""
     try:

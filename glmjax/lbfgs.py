@@ -7,17 +7,18 @@ estimate exists: where classes are separated the gradient goes to 0 as well. The
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from .columns import Columns, measure, raw_gradient, standardize, to_params, to_theta
+from .columns import Columns, measure, raw_gradient, standardize, to_params
 from .data import Data, clean
 from .implicit import without_tangent
 from .inputs import check_count, check_number
+from .irls import starting_theta
 from .lanes import any_lane
 from .linear import (
     Solution,
@@ -38,7 +39,7 @@ from .models import Model, check_problem
 from .passes import Point, derivatives, score_pass
 from .predictors import Linear
 from .programs import quick_jit
-from .quasinewton import GradientSums, Rules, lbfgs_init, lbfgs_run
+from .quasinewton import GradientSums, LBFGSState, Rules, lbfgs_init, lbfgs_run
 from .recession import recedes
 from .results import RUNNING, Fit, Status
 from .rows import by_rows, chunk_rows, row_fold, row_sums
@@ -90,20 +91,71 @@ def network_pass(model: Model, data: Data, u: Array, unravel: Callable[[Array], 
     return row_sums(part, data)
 
 
-def bias_start(model: Model, columns: Columns, data: Data, theta: Array) -> Array:
-    """Theta (p, k) of zeros but for the bias, a weighted mean of the family's start where that is finite."""
-    if columns.constant is not None:
-        return theta
+def bias_sums(model: Model, data: Data) -> tuple[Array, Array]:
+    """What tells the bias of the family's start: sums over the rows, (k,) each."""
+    k, dtype = model.family.n_outputs or 1, data.x.dtype
 
     def update(total: tuple[Array, Array], rows: Data, new: Array) -> tuple[Array, Array]:
         rows = clean(rows)
-        parts = derivatives(model, rows, new, jnp.zeros((len(rows.x), theta.shape[1]), theta.dtype), jnp.asarray(True))
+        parts = derivatives(model, rows, new, jnp.zeros((len(rows.x), k), dtype), jnp.asarray(True))
         return total[0] + jnp.sum(parts.r, axis=0), total[1] + jnp.sum(jnp.diagonal(parts.h, axis1=1, axis2=2), axis=0)
 
-    zero = jnp.zeros(theta.shape[1], theta.dtype)
-    r, h = row_fold(update, (zero, zero), data)
-    bias = -r / jnp.where(h > 0, h, 1)
-    return theta.at[0].set(jnp.where(jnp.all(jnp.isfinite(bias)), bias, 0))
+    return row_fold(update, (jnp.zeros(k, dtype), jnp.zeros(k, dtype)), data)
+
+
+def linear_start(task: Task, columns: Columns, sums: tuple[Array, Array] | None, memory: int) -> LBFGSState:
+    """The state before the first pass: at the parameters given, or at zeros but for the bias that `sums` tell, a
+    weighted mean of the family's start where that is finite.
+    """
+    theta = starting_theta(task, columns)
+    if sums is not None:
+        bias = -sums[0] / jnp.where(sums[1] > 0, sums[1], 1)
+        theta = theta.at[0].set(jnp.where(jnp.all(jnp.isfinite(bias)), bias, 0))
+        theta = theta - jnp.mean(theta, axis=1, keepdims=True) if free_shift(task.model) else theta
+    return lbfgs_init(theta.reshape(-1), entry_status(task, RUNNING), memory)
+
+
+def linear_rules(task: Task, columns: Columns) -> Rules:
+    """What does not change during the run of a linear model."""
+    return Rules(theta_penalty(task, columns).diagonal, task.tol, task.max_steps)
+
+
+class Doubt(NamedTuple):
+    """Of a linear run that has ended: theta (p, k), which of it is not penalized, whether its gradient is so small that
+    separation has to be ruled out, and the share up to which rows are set aside for that.
+    """
+
+    theta: Array
+    free: Array
+    near: Array
+    share: Array
+
+
+def doubt(task: Task, columns: Columns, state: LBFGSState) -> Doubt:
+    """What is to be asked of `recession`."""
+    shape = (-1, task.model.family.n_outputs or 1)
+    free = theta_penalty(task, columns).diagonal == 0
+    size, left = jnp.maximum(1, jnp.abs(state.loss)), jnp.max(jnp.abs(state.gradient), initial=0)
+    # Where rows are separated the line search may see no loss to gain before the gradient is at its tolerance.
+    ended = (state.status == Status.CONVERGED) | (state.status == Status.MAX_STEPS)
+    near, share = ended & (left <= jnp.sqrt(task.tol) * size), SHARE * jnp.maximum(task.tol * size, left)
+    return Doubt(state.at.reshape(shape), free.reshape(shape), near, share)
+
+
+def linear_conclusion(task: Task, columns: Columns, state: LBFGSState, separated: Array) -> Solution:
+    """What the state at the end of a run means."""
+    theta = state.at.reshape(-1, task.model.family.n_outputs or 1)
+    like = empty_params(task.model, task.data.x.shape[1], task.data.x.dtype)
+    slope = raw_gradient(columns, state.gradient.reshape(theta.shape))
+    return Solution(
+        params=centered(task.model, to_params(columns, theta, like)),
+        loss=state.loss,
+        deviance=state.deviance,
+        optimality=jnp.max(jnp.abs(slope), initial=0) / jnp.maximum(1, jnp.abs(state.loss)),
+        steps=state.steps,
+        passes=state.passes,
+        status=jnp.where(separated, Status.SEPARATED, state.status).astype(jnp.int32),
+    )
 
 
 @partial(by_rows, static_argnums=(1,))
@@ -112,35 +164,14 @@ def solve_linear(task: Task, memory: int) -> Solution:
     """The run of a linear model from memory, and the verdict."""
     model, data = task.model, task.data
     columns = measure(data, model.predictor.bias, jnp.any(task.l2 > 0))  # type: ignore[union-attr]
-    like = empty_params(model, data.x.shape[1], data.x.dtype)
-    theta = to_theta(columns, like if task.params is None else task.params)
-    theta = bias_start(model, columns, data, theta) if task.params is None else theta
-    if free_shift(model):
-        theta = theta - jnp.mean(theta, axis=1, keepdims=True)
-    l2 = theta_penalty(task, columns).diagonal
-    state = lbfgs_run(
-        Rules(l2, task.tol, task.max_steps),
-        lbfgs_init(theta.reshape(-1), entry_status(task, RUNNING), memory),
-        lambda u: linear_pass(model, columns, data, u.reshape(theta.shape)),
-    )
-    theta, free = state.at.reshape(theta.shape), (l2 == 0).reshape(theta.shape)
-    size, left = jnp.maximum(1, jnp.abs(state.loss)), jnp.max(jnp.abs(state.gradient), initial=0)
-    # Where rows are separated the line search may see no loss to gain before the gradient is at its tolerance.
-    ended = (state.status == Status.CONVERGED) | (state.status == Status.MAX_STEPS)
-    near, share = ended & (left <= jnp.sqrt(task.tol) * size), SHARE * jnp.maximum(task.tol * size, left)
-    away = jax.lax.cond(
-        any_lane(near), lambda: recedes(model, columns, data, theta, free, share), lambda: jnp.asarray(False)
-    )
-    slope = raw_gradient(columns, state.gradient.reshape(theta.shape))
-    return Solution(
-        params=centered(model, to_params(columns, theta, like)),
-        loss=state.loss,
-        deviance=state.deviance,
-        optimality=jnp.max(jnp.abs(slope), initial=0) / size,
-        steps=state.steps,
-        passes=state.passes,
-        status=jnp.where(near & away, Status.SEPARATED, state.status).astype(jnp.int32),
-    )
+    begun = bias_sums(model, data) if task.params is None and columns.constant is None else None
+    shape, start = (-1, model.family.n_outputs or 1), linear_start(task, columns, begun, memory)
+    rules = linear_rules(task, columns)
+    state = lbfgs_run(rules, start, lambda u: linear_pass(model, columns, data, u.reshape(shape)))
+    theta, free, near, share = doubt(task, columns, state)
+    asked = partial(recedes, model, columns, data, theta, free, share)
+    away = jax.lax.cond(any_lane(near), asked, lambda: jnp.asarray(False))
+    return linear_conclusion(task, columns, state, near & away)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -158,17 +189,22 @@ def _linear_tangent(memory: int, primals: tuple[Task], tangents: tuple[Task]) ->
     return solution, without_tangent(solution)._replace(params=params, loss=loss, deviance=deviance)
 
 
-@partial(by_rows, static_argnums=(1,))
-@partial(quick_jit, static_argnums=1)
-def solve_network(task: Task, memory: int) -> Solution:
-    """The run of an MLP, and the verdict."""
-    model, data = task.model, clean(task.data)
+def network_rules(task: Task) -> Rules:
+    """What does not change during the run of an MLP."""
     u, unravel = ravel_pytree(task.params)
     l2 = jax.grad(lambda u: jnp.sum(jax.grad(lambda u: penalty(unravel(u), task.l2))(u)))(u)  # l2 for w, 0 for b
-    start = lbfgs_init(u, entry_status(task, RUNNING), memory)
-    state = lbfgs_run(Rules(l2, task.tol, task.max_steps), start, lambda u: network_pass(model, data, u, unravel))
+    return Rules(l2, task.tol, task.max_steps)
+
+
+def network_start(task: Task, memory: int) -> LBFGSState:
+    """The state before the first pass."""
+    return lbfgs_init(ravel_pytree(task.params)[0], entry_status(task, RUNNING), memory)
+
+
+def network_conclusion(task: Task, state: LBFGSState) -> Solution:
+    """What the state at the end of a run means."""
     return Solution(
-        params=unravel(state.at),
+        params=ravel_pytree(task.params)[1](state.at),
         loss=state.loss,
         deviance=state.deviance,
         optimality=jnp.max(jnp.abs(state.gradient), initial=0) / jnp.maximum(1, jnp.abs(state.loss)),
@@ -176,6 +212,17 @@ def solve_network(task: Task, memory: int) -> Solution:
         passes=state.passes,
         status=state.status,
     )
+
+
+@partial(by_rows, static_argnums=(1,))
+@partial(quick_jit, static_argnums=1)
+def solve_network(task: Task, memory: int) -> Solution:
+    """The run of an MLP from memory."""
+    model, data = task.model, clean(task.data)
+    unravel = ravel_pytree(task.params)[1]
+    start = network_start(task, memory)
+    state = lbfgs_run(network_rules(task), start, lambda u: network_pass(model, data, u, unravel))
+    return network_conclusion(task, state)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -190,6 +237,18 @@ def _network_tangent(memory: int, primals: tuple[Task], tangents: tuple[Task]) -
         "fit_lbfgs of an mlp has no derivative, since its optimum is not unique; put jax.lax.stop_gradient around its "
         "arguments, or differentiate fit_sgd"
     )
+
+
+def lbfgs_task(model: Model, data: Data, params: Any, l2: Any, tol: Any, max_steps: Any) -> Task:
+    """Check what `fit_lbfgs` is given, and bring it to x's dtype."""
+    eps = float(jnp.finfo(data.x.dtype).eps)
+    if isinstance(model.predictor, Linear):
+        return make_task(model, data, params, l2, tol, max_steps, default_tol=eps**-0.25)
+    if params is None:
+        d = data.x.shape[1]
+        raise ValueError(f"an mlp needs params to start from: pass params=gj.init(model, key, {d})")
+    check_number(l2, "l2", at_least=0)
+    return as_task(model, data, params, l2, (), tol, max_steps, default_tol=eps**-0.5)
 
 
 def fit_lbfgs(
@@ -235,15 +294,7 @@ def fit_lbfgs(
     """
     check_problem(model, data)
     check_alpha_given(model)
-    memory, eps = check_count(memory, "memory"), float(jnp.finfo(data.x.dtype).eps)
-    if isinstance(model.predictor, Linear):
-        task = make_task(model, data, params, l2, tol, max_steps, default_tol=eps**-0.25)
-        solution = linear_solution(task, memory)
-    else:
-        if params is None:
-            d = data.x.shape[1]
-            raise ValueError(f"an mlp needs params to start from: pass params=gj.init(model, key, {d})")
-        check_number(l2, "l2", at_least=0)
-        task = as_task(model, data, params, l2, (), tol, max_steps, default_tol=eps**-0.5)
-        solution = network_solution(task, memory)
-    return as_fit(task.model, task.data, solution, 0.0, l2)
+    memory = check_count(memory, "memory")
+    task = lbfgs_task(model, data, params, l2, tol, max_steps)
+    solve = linear_solution if isinstance(model.predictor, Linear) else network_solution
+    return as_fit(task.model, task.data, solve(task, memory), 0.0, l2)

@@ -53,7 +53,7 @@ def device_slots(value: Array) -> Array:
     """
     if not is_spread():
         return value[None]
-    return jnp.where(jnp.arange(device_count()) == jax.lax.axis_index(ROWS), value, 0)
+    return jnp.zeros(device_count(), value.dtype).at[jax.lax.axis_index(ROWS)].set(value)
 
 
 def device_gradient(gradient: Value) -> Value:

@@ -62,7 +62,7 @@ def dealt(data: Data, rows: Array) -> Data:
     """A device's share of the minibatch: each device gives the rows that it has, and gets as many as any other."""
     n = len(data.x)
     rows = jnp.pad(rows, (0, -len(rows) % device_count()), constant_values=-1)
-    own = rows - jax.lax.axis_index(ROWS) * n
+    own = rows - (jax.lax.axis_index(ROWS) * n).astype(rows.dtype)
     here = (rows >= 0) & (own >= 0) & (own < n)
     weight = jnp.ones_like(data.y, shape=(n,)) if data.weight is None else data.weight
 

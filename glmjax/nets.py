@@ -59,17 +59,39 @@ def theta_terms(net: Net, columns: Columns) -> Terms:
 @by_rows
 def deviations(data: Data) -> Array:
     """Weighted standard deviations of the columns of x, (d,), dividing by the sum of weights; 1 for a constant one."""
-
-    def weights(rows: Data) -> Array:
-        weight = row_weight(rows)
-        return jnp.ones(rows.x.shape[:1], rows.x.dtype) if weight is None else weight
-
     data = clean(data)
-    count, total = row_sums(lambda rows: (jnp.sum(weights(rows)), weights(rows) @ rows.x), data)
+    count, total = row_sums(weighted_totals, data)
     mean = total / jnp.where(count > 0, count, 1)
-    square = row_sums(lambda rows: weights(rows) @ (rows.x - mean[None]) ** 2, data) / jnp.where(count > 0, count, 1)
+    return deviations_of(count, mean, row_sums(lambda rows: weighted_squares(rows, mean), data))
+
+
+def weighted_totals(rows: Data) -> tuple[Array, Array]:
+    """The sum of weights, and that of weight * x, (d,)."""
+    weight = _weights(rows)
+    return jnp.sum(weight), weight @ rows.x
+
+
+def weighted_squares(rows: Data, mean: Array) -> Array:
+    """The sum of weight * (x - mean)^2, (d,)."""
+    return _weights(rows) @ (rows.x - mean[None]) ** 2
+
+
+def deviations_of(count: Array, mean: Array, squares: Array) -> Array:
+    """What the sums over all rows make of the deviations."""
+    square = squares / jnp.where(count > 0, count, 1)
     flat = square <= (8 * jnp.finfo(mean.dtype).eps * mean) ** 2
     return jnp.where(flat, 1, jnp.sqrt(jnp.where(flat, 1, square)))
+
+
+def _weights(rows: Data) -> Array:
+    weight = row_weight(rows)
+    return jnp.ones(rows.x.shape[:1], rows.x.dtype) if weight is None else weight
+
+
+def standardized(net: Net, spread: Array) -> Net:
+    """The net whose penalties act on columns scaled to deviations of 1; `spread` (d,) are what they are."""
+    spread = spread.reshape(-1, *[1] * (net.l1.ndim - 1))
+    return net._replace(l1=net.l1 * spread, task=net.task._replace(l2=net.task.l2 * spread**2))
 
 
 def _bound(value: Any, name: str, like: Array, fill: float) -> Array:
@@ -112,10 +134,8 @@ def make_net(
         place = ", ".join(map(str, index))
         raise ValueError(f"lower[{place}] = {low[index]} is above upper[{place}] = {high[index]}; swap or widen them")
     sparse = jnp.broadcast_to(jnp.asarray(l1, task.l2.dtype), task.l2.shape)
-    if standardize:
-        spread = deviations(task.data).reshape(-1, *[1] * (sparse.ndim - 1))
-        sparse, task = sparse * spread, task._replace(l2=task.l2 * spread**2)
-    return Net(task, sparse, low, high)
+    net = Net(task, sparse, low, high)
+    return standardized(net, deviations(task.data)) if standardize else net
 
 
 @by_rows

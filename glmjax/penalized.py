@@ -25,9 +25,9 @@ from .data import Data, row_weight
 from .distributions import by_expectation
 from .factors import solve
 from .firth import FAR, columns_of, firth_task
-from .inferences import Names, check_level, names_of
+from .inferences import Names, names_of
 from .influence import as_vector
-from .inputs import is_traced
+from .inputs import check_level, is_traced
 from .jeffreys import Penalized, penalized_at
 from .lanes import chosen
 from .linear import Task

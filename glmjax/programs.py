@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from .inputs import is_traced
+from .traces import kept
 
 # What takes XLA a while on a CPU, and makes programs of many small loops no faster.
 _OPTIONS: dict[str, Any] = {
@@ -18,14 +19,15 @@ _OPTIONS: dict[str, Any] = {
 
 def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`jax.jit`, with what lets a program of many small loops compile sooner on a CPU; elsewhere the same."""
-    quick = jax.jit(function, compiler_options=_OPTIONS, **options)
+    quickly = functools.partial(jax.jit, compiler_options=_OPTIONS)
+    quick = quickly(function, **options)
     plain = jax.jit(function, **options)
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
         if not is_traced(*args) and jax.default_backend() == "cpu":
             try:
-                return quick(*args)
+                return ((None if options else kept(function, args, quickly)) or quick)(*args)
             except (ValueError, jax.errors.JaxRuntimeError):
                 pass  # JAX refuses options inside of another program, XLA those it does not know; or `plain` raises too
         return plain(*args)

@@ -65,32 +65,47 @@ def net_run(model: Model, data: Data, columns: Columns, rules: Rules, state: Pro
 
 
 def net_conclusion(net: Net, columns: Columns, rules: Rules, state: ProximalState) -> Solution:
-    """What the state at the end of a run means."""
+    """What the state at the end of a run from memory means."""
+    model, data = net.task.model, net.task.data
+    separated = state.status == Status.SEPARATED
+
+    def limits() -> Dense:
+        at = point(state)
+        moved = information_pass(model, columns, data, at).reach
+        return net_limits(net, columns, rules, state, resting_factor(model, columns, data, at, RESTING * moved))
+
+    infinite = jax.lax.cond(any_lane(separated), limits, lambda: no_limits(net))
+    return net_answer(net, columns, rules, state, infinite)
+
+
+def no_limits(net: Net) -> Dense:
+    """Marks on no parameter."""
+    like = empty_params(net.task.model, net.task.data.x.shape[1], net.task.data.x.dtype)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), like)
+
+
+def net_limits(net: Net, columns: Columns, rules: Rules, state: ProximalState, r: Array) -> Dense:
+    """Which parameters go to infinity where the state is separated; r is the `resting_factor` of its rows."""
+    terms, flat, theta = rules.terms, state.theta.reshape(-1), state.theta
+    held = (flat <= terms.lower) | (flat >= terms.upper) | (jnp.isfinite(terms.lower) & jnp.isfinite(terms.upper))
+    gauge = jnp.kron(jnp.eye(len(theta)), jnp.ones((1, theta.shape[1]))).astype(theta.dtype)
+    penalty = Penalty(terms.l1 + terms.l2, gauge if free_shift(net.task.model) else None)
+    marks = endless(net.task, columns, r, ~held, penalty)
+    return jax.tree.map(lambda mark: mark & (state.status == Status.SEPARATED), marks)
+
+
+def net_answer(net: Net, columns: Columns, rules: Rules, state: ProximalState, infinite: Dense) -> Solution:
+    """What the state at the end of a run means, and which parameters are `infinite`."""
     task, terms = net.task, rules.terms
-    model, data = task.model, task.data
-    like = empty_params(model, data.x.shape[1], data.x.dtype)
+    like = empty_params(task.model, task.data.x.shape[1], task.data.x.dtype)
     theta, flat = state.theta, state.theta.reshape(-1)
-    params = centered(model, to_params(columns, theta, like))
+    params = centered(task.model, to_params(columns, theta, like))
     low, high = flat <= terms.lower, flat >= terms.upper
     at_lower, at_upper = (mark.reshape(theta.shape)[columns.constant is None :] for mark in (low, high))
     w = jnp.where(at_lower.reshape(like.w.shape), net.lower, params.w)  # exactly, whatever rounding made of it
     params = params._replace(w=jnp.where(at_upper.reshape(like.w.shape), net.upper, w))
     slope = raw_gradient(columns, (state.gradient + terms.l2 * flat).reshape(theta.shape)).reshape(-1)
     raw = terms._replace(l1=per_theta(columns, net.l1, 0).reshape(-1))
-
-    separated = state.status == Status.SEPARATED
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), like)
-
-    def limits() -> Dense:
-        at = point(state)
-        moved = information_pass(model, columns, data, at).reach
-        held = low | high | (jnp.isfinite(terms.lower) & jnp.isfinite(terms.upper))
-        gauge = jnp.kron(jnp.eye(len(theta)), jnp.ones((1, theta.shape[1]))).astype(theta.dtype)
-        penalty = Penalty(terms.l1 + terms.l2, gauge if free_shift(model) else None)
-        r = resting_factor(model, columns, data, at, RESTING * moved)
-        marks = endless(task, columns, r, ~held, penalty)
-        return jax.tree.map(lambda mark: mark & separated, marks)
-
     return Solution(
         params=params,
         loss=state.loss,
@@ -99,7 +114,7 @@ def net_conclusion(net: Net, columns: Columns, rules: Rules, state: ProximalStat
         steps=state.steps,
         passes=state.passes,
         status=state.status,
-        infinite=jax.lax.cond(any_lane(separated), limits, lambda: nothing),
+        infinite=infinite,
     )
 
 

@@ -14,14 +14,17 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from .batches import show_line
 from .data import Data, make_data, row_weight
 from .distributions import Family
 from .inputs import check_count, float_dtype
-from .sources import ROWS
+from .sharding import own_devices, spread_chunks
+from .sources import ROWS, Source
 
 Total = TypeVar("Total")
+EMPTY = "the source is empty: it yields no rows; nothing can be fitted to no data"
 AHEAD = 2  # chunks that are read ahead
 FIRST = 8  # chunks that are kept, as the sample that a fit starts from
 IN_FLIGHT = 4  # chunks that the device may be behind by: each keeps its rows in memory
@@ -109,11 +112,12 @@ def _check_alike(part: Data, first: Data, i: int) -> None:
             raise TypeError(f"x of chunk {i} of the source is {one.dtype}, of chunk 0 {other.dtype}; cast it")
 
 
-def chunks_of(parts: Iterator[Data], rows: int, pages: Pages) -> Iterator[tuple[Data, int]]:
+def chunks_of(parts: Iterator[Data], rows: int, pages: Pages, whole: bool = False) -> Iterator[tuple[Data, int]]:
     """The rows in chunks of one shape, all parts in x's dtype, and how many rows of each are the source's: the last is
-    filled up with rows of weight 0, and there is always a weight. A source of less than one chunk is one of its size.
+    filled up with rows of weight 0, and there is always a weight. A source of less than one chunk is one of its size,
+    unless it is to be a `whole` one.
     """
-    held, filled, whole = None, 0, False
+    held, filled = None, 0
 
     def room_for(part: Data) -> Data:
         return jax.tree.map(lambda leaf: pages.array((rows, *leaf.shape[1:]), float_dtype(part.x.dtype)), part)
@@ -157,9 +161,19 @@ def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
             yield chunk
 
 
-def device_chunks(parts: Iterator[Data], rows: int, pages: Pages) -> Iterator[tuple[Data, int]]:
-    """The rows in chunks of one shape on the device, read ahead: what a pass is over."""
+def device_chunks(
+    parts: Iterator[Data], rows: int, pages: Pages, mesh: Mesh | None = None
+) -> Iterator[tuple[Data, int]]:
+    """The rows in chunks of one shape on the device, or spread over a mesh, read ahead: what a pass is over."""
+    if mesh is not None:
+        rows += -rows % own_devices(mesh)
+        return spread_chunks(read_ahead(chunks_of(parts, rows, pages, whole=True)), mesh)
     return ((jax.device_put(chunk), count) for chunk, count in read_ahead(chunks_of(parts, rows, pages)))
+
+
+def mesh_of_source(source: Any) -> Mesh | None:
+    """The mesh that a source's chunks are spread over, if any."""
+    return source.mesh if isinstance(source, Source) else None
 
 
 def count_rows(source: Iterable[Data], *, rows: int = ROWS) -> int:
@@ -186,21 +200,26 @@ class Reader:
 
     def chunks(self) -> Iterator[Data]:
         """A pass: its chunks on the device. The first one checks the values; the others that the rows are as many."""
+        return (chunk for chunk, _ in self.counted())
+
+    def counted(self) -> Iterator[tuple[Data, int]]:
+        """The same, and how many rows of each are the source's."""
         parts = self._noted(parts_of(self.source, None if self.passes else self.family, features=False))
+        self.first = self.first if self.passes else ()
         self.passes += 1
         count, began, shown = 0, time.monotonic(), 0.0
-        for chunk, rows in device_chunks(parts, self.rows, self.pages):
+        for chunk, rows in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source)):
             count += rows
             if self.passes == 1 and len(self.first) < FIRST:
                 self.first += (chunk,)
-            yield chunk
+            yield chunk, rows
             now = time.monotonic()
             if self.progress and sys.stderr.isatty() and now - shown > 1:
                 shown = self._show(count, now - began)
         if self.passes == 1:
             self.count = count
         if count == 0 and self.count == 0:
-            raise ValueError("the source is empty: it yields no rows; nothing can be fitted to no data")
+            raise ValueError(EMPTY)
         if count != self.count:
             raise ValueError(
                 f"the source yields {self.count} rows the first time and {count} in pass {self.passes}; it must yield "
@@ -209,6 +228,14 @@ class Reader:
             )
         if self.progress:
             self._show(count, time.monotonic() - began)
+
+    def peek(self) -> None:
+        """Look at the first chunk, which a pass takes again."""
+        parts = self._noted(parts_of(self.source, self.family, features=False))
+        for chunk, _ in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source)):
+            self.first = (chunk,)
+            return
+        raise ValueError(EMPTY)
 
     def _noted(self, parts: Iterator[Data]) -> Iterator[Data]:
         for part in parts:
@@ -241,7 +268,7 @@ def open_reader(source: Any, family: Family, rows: int, progress: bool) -> Reade
     return Reader(source, check_count(rows, "rows"), progress, family)
 
 
-def fold(chunks: Iterable[Data], part: Callable[[Data], Total], combine: Callable[[Total, Total], Total]) -> Total:
+def fold(chunks: Iterable[Any], part: Callable[[Any], Total], combine: Callable[[Total, Total], Total]) -> Total:
     """`part` of each chunk, combined: sums are a monoid, and this is the way of adding them that disk has."""
     total: Any = None
     waiting: deque[Any] = deque()

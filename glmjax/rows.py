@@ -93,8 +93,8 @@ def filled_up(data: Data, multiple: int) -> Data:
     if more == 0:
         return data
     weight = jnp.ones_like(data.y, shape=(n,)) if data.weight is None else data.weight
-    data = jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], more, axis=0)]), data._replace(weight=weight))
-    return data._replace(weight=data.weight.at[n:].set(0))
+    data = jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], more, axis=0)]), data)
+    return data._replace(weight=jnp.concatenate([weight, jnp.zeros(more, weight.dtype)]))
 
 
 def by_rows(function: Callable[..., Total], static_argnums: tuple[int, ...] = ()) -> Callable[..., Total]:

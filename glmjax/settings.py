@@ -1,4 +1,4 @@
-"""What an SGD run does: its model, optimizer and numbers, checked and brought to one dtype."""
+"""What an SGD run does: its model, optimizer and numbers, checked and brought to one dtype; and the step they make."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from jax import Array
 
 from .data import Data, valid_rows
 from .inputs import check_count, check_key, check_number, is_traced
+from .losses import objective
+from .meshes import device_gradient
 from .minibatches import check_order
 from .models import Model, check_params, check_problem, in_dtype
 
@@ -100,3 +102,13 @@ def check_run(
             raise TypeError("key must be a JAX random key, such as jax.random.key(0), where rows are shuffled")
         return None, validation
     return check_order(order, data.x.shape[0]), validation
+
+
+def update(settings: Settings, carry: tuple[Any, Any], batch: Data) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
+    """One step on a minibatch, from and to (parameters, the optimizer's state); its objective, and sum(weight)."""
+    params, optimizer_state = carry
+    value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
+    (value, sums), gradient = value_and_gradient(settings.model, params, batch, settings.l2)
+    optimizer = settings.optimizer(settings.learning_rate)
+    updates, optimizer_state = optimizer.update(device_gradient(gradient), optimizer_state, params)
+    return (optax.apply_updates(params, updates), optimizer_state), (value, sums.weight)

@@ -21,7 +21,7 @@ from .minibatches import in_epochs, shuffled, take
 from .models import Model, check_problem, in_dtype, init
 from .results import Fit, History, Status
 from .rows import by_rows
-from .settings import Optimizer, Settings, check_run, make_settings, valid
+from .settings import Optimizer, Settings, check_run, make_settings, update, valid
 
 
 class SGDState(NamedTuple):
@@ -228,18 +228,10 @@ def run_epochs(
 
 def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation: Data | None) -> SGDState:
     """One epoch over the given minibatches, (steps, batch_size) row numbers, and what patience makes of it."""
-    settings = state.settings
-    optimizer = settings.optimizer(settings.learning_rate)
-
-    def step(carry: tuple[Any, Any], rows: Array) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
-        params, optimizer_state = carry
-        batch = take(data, rows, ragged)
-        value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
-        (value, sums), gradient = value_and_gradient(settings.model, params, batch, settings.l2)
-        updates, optimizer_state = optimizer.update(device_gradient(gradient), optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), (value, sums.weight)
-
-    (params, optimizer_state), (values, weights) = jax.lax.scan(step, (state.params, state.optimizer_state), batches)
+    settings, carry = state.settings, (state.params, state.optimizer_state)
+    (params, optimizer_state), (values, weights) = jax.lax.scan(
+        lambda carry, rows: update(settings, carry, take(data, rows, ragged)), carry, batches
+    )
     total = jnp.sum(weights)
     state = state._replace(
         params=params,
@@ -249,14 +241,19 @@ def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation
         passes=state.passes + 1,
         loss=jnp.sum(values * weights) / jnp.where(total == 0, 1, total),
     )
-    finite = jnp.isfinite(state.loss)
     if validation is not None:
-        state = state._replace(watched=objective(settings.model, params, validation, jnp.zeros_like(settings.l2))[0])
-    elif settings.patience is not None:
+        return judged(state, objective(settings.model, params, validation, jnp.zeros_like(settings.l2))[0])
+    if settings.patience is not None:
         watched = objective(settings.model, params, data, settings.l2)[0]
-        state = state._replace(watched=watched, passes=state.passes + 1)
-    if validation is not None or settings.patience is not None:
-        finite &= jnp.isfinite(state.watched)
+        return judged(state._replace(passes=state.passes + 1), watched)
+    return judged(state, None)
+
+
+def judged(state: SGDState, watched: Array | None) -> SGDState:
+    """What becomes of a run after an epoch, by its loss and the watched one, None where there is nothing to watch."""
+    settings, finite = state.settings, jnp.isfinite(state.loss)
+    if watched is not None:
+        state, finite = state._replace(watched=watched), finite & jnp.isfinite(watched)
     status = jnp.where(finite, Status.COMPLETED, Status.NONFINITE).astype(jnp.int32)
     if settings.patience is None:
         return state._replace(status=status)
@@ -265,7 +262,7 @@ def _epoch(state: SGDState, data: Data, batches: Array, ragged: bool, validation
     stop = (status == Status.COMPLETED) & (stale >= settings.patience)
     return state._replace(
         status=jnp.where(stop, Status.STOPPED_EARLY, status).astype(jnp.int32),
-        best=jax.tree.map(partial(jnp.where, better), params, state.best),
+        best=jax.tree.map(partial(jnp.where, better), state.params, state.best),
         best_loss=jnp.where(better, state.watched, state.best_loss),
         stale=stale,
     )

@@ -4,6 +4,8 @@ On a mesh a fit runs whole on each device, on that device's rows, and the sums o
 (see `meshes`); between processes the sums travel by JAX's own runtime.
 """
 
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +15,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .data import Data
+from .inputs import is_traced
+from .meshes import ROWS
+from .sources import Source
+
+
 from .inputs import check_count
 from .meshes import ROWS
 from .watching import Meeting, follow, lead, open_meeting
@@ -31,10 +38,10 @@ def rows_mesh(devices: Any = None) -> Mesh:
 def shard(data: Data, mesh: Mesh | None = None) -> Data:
     """Spread the rows over the devices of a mesh; `fit_*`, `inference`, `loss` and the like then run on all of them.
 
-    Each device gets as many rows; where they do not divide, the last ones are filled up with rows of weight 0, which are
-    inert. Where there are several processes each gives its own rows, as many as it has, and the fit is that of all rows,
-    in every process. Numbers are those of one device to rounding, statuses and steps included; `fit_sgd` takes the same
-    minibatches, where the rows divide.
+    Each device gets as many rows; where they do not divide, rows of weight 0, which are inert, fill them up. Of several
+    processes each gives its own rows, as many as it has, and the fit is that of all rows, in every process. Numbers are
+    those of one device to rounding, statuses and steps included; `fit_sgd` takes the same minibatches, where the rows
+    divide.
 
     A fit sees by its data that they are spread, under `vmap` over y, weights or penalties too. Under a `jit` whose
     argument is the data that cannot be seen: call it under `jax.set_mesh(mesh)`. What is not made of sums over the rows
@@ -56,23 +63,68 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
     """
     if not isinstance(data, Data):
         raise TypeError(f"data must be a Data from make_data, got {type(data).__name__}")
+    if is_traced(data):
+        raise TypeError("shard moves arrays, and here they are traced; call it outside of jit and vmap")
     mesh = rows_mesh() if mesh is None else _checked(mesh)
     local = jax.tree.map(np.asarray, data)
-    counts = _agreed_counts(local)
-    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-    if not own:
-        raise ValueError(f"mesh has no device of process {jax.process_index()}; make it of all, rows_mesh()")
-    total, devices = sum(counts), mesh.devices.size
+    counts = agreed_counts(local)
+    own, total, devices = own_devices(mesh), sum(counts), mesh.devices.size
     if total < devices:
         raise ValueError(f"mesh has {devices} devices for {total} rows; use fewer, rows_mesh(jax.devices()[:{total}])")
-    each = max(-(-count // len(own)) for count in counts)
-    filled = any(count != each * len(own) for count in counts)
-    sharding = NamedSharding(mesh, PartitionSpec(ROWS))
+    each = own * max(-(-count // own) for count in counts)
+    return _spread(_filled(local, each) if any(count != each for count in counts) else local, mesh)
+
+
+def shard_source(source: Iterable[Data], mesh: Mesh | None = None) -> Source:
+    """A source whose chunks are spread over the devices of a mesh: a streamed fit then runs on all of them.
+
+    Of several processes each has its own rows, as of `parquet_source(..., part=(jax.process_index(),
+    jax.process_count()))`, and all read as many chunks: who has fewer rows gives chunks of weight 0 at the end. The fit
+    is that of all rows, in every process. `rows=` of a fit is how many rows of a chunk are one process's.
+
+    Args:
+        source: of this process's rows.
+        mesh: from `rows_mesh`, which is the default.
+
+    Returns:
+        `Source`, for `streaming.fit_newton`, `fit_lbfgs`, `fit_elastic_net` and `inference`.
+
+    Raises:
+        ValueError, TypeError: as `shard`, when it is read.
+
+    Reference: Chu et al. (2006), Map-reduce for machine learning on multicore.
+    """
+    return Source(partial(iter, source), mesh=rows_mesh() if mesh is None else _checked(mesh))
+
+
+def own_devices(mesh: Mesh) -> int:
+    """How many devices of a mesh are this process's."""
+    own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    if not own:
+        raise ValueError(f"mesh has no device of process {jax.process_index()}; make it of all, rows_mesh()")
+    return own
+
+
+def spread_chunks(chunks: Iterator[tuple[Data, int]], mesh: Mesh) -> Iterator[tuple[Data, int]]:
+    """The chunks of all processes, of one shape, each spread over the mesh, and how many of its rows are theirs."""
+    held: Any
+    held, count = next(chunks, (None, 0))
+    agreed_counts(held)
+    while True:
+        total = int(from_all(np.asarray(count, np.int32)).sum())
+        if total == 0:
+            return
+        yield _spread(held, mesh), total
+        held, count = next(chunks, (held._replace(weight=0 * held.weight), 0))
+
+
+def _spread(data: Data, mesh: Mesh) -> Data:
+    sharding, times = NamedSharding(mesh, PartitionSpec(ROWS)), mesh.devices.size // own_devices(mesh)
 
     def spread(part: np.ndarray) -> Array:
-        return jax.make_array_from_process_local_data(sharding, part, (each * devices, *part.shape[1:]))
+        return jax.make_array_from_process_local_data(sharding, part, (len(part) * times, *part.shape[1:]))
 
-    return jax.tree.map(spread, _filled(local, each * len(own)) if filled else local)
+    return jax.tree.map(spread, data)
 
 
 def _filled(data: Data, n: int) -> Data:
@@ -80,7 +132,8 @@ def _filled(data: Data, n: int) -> Data:
     more: Any = n - len(data.x)
     weight: Any = np.ones(len(data.x), data.x.dtype) if data.weight is None else data.weight
     data = jax.tree.map(lambda part: np.concatenate([part, np.repeat(part[-1:], more, axis=0)]), data)
-    return data._replace(weight=np.concatenate([weight, np.zeros(more, weight.dtype)]))
+    filled: Any = np.concatenate([weight, np.zeros(more, weight.dtype)])
+    return data._replace(weight=filled)
 
 
 def _checked(mesh: Any) -> Mesh:
@@ -94,13 +147,16 @@ def _checked(mesh: Any) -> Mesh:
     return rows_mesh(mesh.devices.flat)
 
 
-def _agreed_counts(data: Data) -> list[int]:
-    """How many rows each process has; raises in all of them where their data differ in more than that."""
-    flags = [part is not None for part in data[2:]]
-    schema = np.array([len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size, *flags], np.int32)
-    if jax.process_count() == 1:
-        return [len(data.x)]
-    every = np.asarray(multihost_utils.process_allgather(schema))
+def agreed_counts(data: Data | None) -> list[int]:
+    """How many rows each process has; raises in all of them where one has none, or where they differ in more."""
+    if data is None:
+        schema = np.zeros(len(_SCHEMA), np.int32)
+    else:
+        flags = [part is not None for part in data[2:]]
+        schema = np.array([len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size, *flags], np.int32)
+    every = from_all(schema)
+    if not all(every[:, 0]):
+        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
     for i, other in enumerate(every[1:], start=1):
         for name, here, there in zip(_SCHEMA[1:], every[0, 1:], other[1:], strict=True):
             if here != there:
@@ -108,9 +164,33 @@ def _agreed_counts(data: Data) -> list[int]:
                     f"processes 0 and {i} differ: {name} is {here} in one and {there} in the other; only how many rows "
                     "they have may differ"
                 )
-    if not all(every[:, 0]):
-        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
     return [int(count) for count in every[:, 0]]
+
+
+def own_rows(data: Data) -> Data:
+    """The rows of spread data that are this process's, in NumPy; all of them where it has all."""
+
+    def own(part: Array) -> Any:
+        shards = sorted(part.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+    return jax.tree.map(lambda part: np.asarray(part) if part.is_fully_addressable else own(part), data)
+
+
+def from_all(value: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, of one shape, (processes, ...)."""
+    return value[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(value))
+
+
+def from_first(content: bytes) -> bytes:
+    """What process 0 holds, in all of them."""
+    if jax.process_count() == 1:
+        return content
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    given = np.zeros(size, np.uint8)
+    if jax.process_index() == 0:
+        given = np.frombuffer(content, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(given)))
 
 
 def initialize(
@@ -126,7 +206,7 @@ def initialize(
     is told where the first one is, how many there are and which it is. One process, `num_processes=1`, is left alone.
 
     A process that dies, by `kill -9` or for lack of memory, ends all others within a second or two: each says on
-    stderr which it was and what the last checkpoint is (of `train` or `save_state`), and exits with status 1. An
+    stderr which it was and what the last checkpoint is (of `train`, `save_state` or a streamed fit), and exits with status 1. An
     exception that ends one process ends the others as well, and is in what they say. A machine that is gone is noticed
     after half of `heartbeat`; a process that hangs after `heartbeat`, by JAX, which aborts the others. Started again,
     all of them, they go on from the checkpoint. A process that ends by `sys.exit` counts as one that has done its work.
@@ -166,15 +246,11 @@ def initialize(
     if jax.process_count() == 1:
         return
     server, meeting = open_meeting(host) if jax.process_index() == 0 else (None, None)
-    place = np.zeros(1024, np.uint8)
-    if meeting is not None:
-        text = meeting.text().encode()
-        place[: len(text)] = np.frombuffer(text, np.uint8)
-    found = bytes(np.asarray(multihost_utils.broadcast_one_to_all(place))).rstrip(b"\0").decode()
+    found = Meeting.read(from_first(b"" if meeting is None else meeting.text().encode()).decode())
     if server is None:
-        follow(Meeting.read(found), jax.process_index(), heartbeat)
+        follow(found, jax.process_index(), heartbeat)
     else:
-        lead(server, Meeting.read(found), jax.process_count(), heartbeat)
+        lead(server, found, jax.process_count(), heartbeat)
 
 
 def _host(address: Any) -> str:

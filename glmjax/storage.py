@@ -1,30 +1,20 @@
-"""Fitted models, and runs that are to go on, in files: one file each, whole or refused.
+"""Fitted models, and runs that are to go on, in files: one archive each; the rows that were fitted are not in it."""
 
-A file is a NumPy archive of plain arrays, without pickle, and of one text in JSON, `description`, that says what they
-are; the rows that were fitted are not in it. It ends on the SHA-256 of all that is before, as the archive's comment:
-what has been cut off or altered anywhere is refused before any of it is believed.
-"""
-
-import hashlib
 import json
 import os
-import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import metadata
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .archives import read_archive, write_archive
 from .counts import poisson, quasi_poisson
 from .distributions import Family
 from .families import categorical, normal
-from .files import write_atomic
 from .inferences import Inference, Names
 from .inputs import is_traced
 from .mixtures import negative_binomial, negative_binomial1
@@ -34,9 +24,6 @@ from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .results import Fit, History
 from .watching import note_checkpoint
-
-VERSION = 1  # of the format; a file of a later one is refused
-DIGEST = 64  # characters of a SHA-256
 
 _TUPLES: dict[str, type] = {one.__name__: one for one in (Dense, Fit, History, Inference)}
 FAMILIES: dict[str, Callable[..., Family]] = {  # as the doors that take text call them
@@ -109,7 +96,7 @@ def save(
         text = json.dumps({} if notes is None else notes, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"notes must be what JSON can hold, text, numbers, lists and dicts: {error}") from None
-    return _write(path, {"holds": "fit", "tree": tree, "notes": json.loads(text)}, arrays)
+    return write_archive(path, {"holds": "fit", "tree": tree, "notes": json.loads(text)}, arrays)
 
 
 def load(path: str | os.PathLike) -> Saved:
@@ -121,7 +108,7 @@ def load(path: str | os.PathLike) -> Saved:
 
     Warns where the file holds float64 and JAX runs in float32.
     """
-    description, arrays = _read(path, "fit")
+    description, arrays = read_archive(path, "fit")
     model, fit, table = (_decode(part, arrays) for part in [*description["tree"], None][:3])  # older ones have no table
     return Saved(model, fit, description["notes"], table)
 
@@ -140,7 +127,7 @@ def save_state(path: str | os.PathLike, state: Any) -> Path:
         raise TypeError("save_state runs on the host and takes no traced arrays; save between calls")
     arrays: dict[str, np.ndarray] = {}
     parts = [[jax.tree_util.keystr(at), _encode(leaf, str(i), arrays)] for i, (at, leaf) in enumerate(leaves)]
-    written = _write(path, {"holds": "state", "parts": parts}, arrays)
+    written = write_archive(path, {"holds": "state", "parts": parts}, arrays)
     note_checkpoint(written)
     return written
 
@@ -154,7 +141,7 @@ def load_state(path: str | os.PathLike, like: Any) -> Any:
         ValueError: naming the file: as `load`, and where its arrays are not those of `like`, naming one that is not.
         FileNotFoundError: there is none.
     """
-    description, arrays = _read(path, "state")
+    description, arrays = read_archive(path, "state")
     wanted, structure = jax.tree_util.tree_flatten_with_path(like)
     found = {at: _decode(part, arrays) for at, part in description["parts"]}
     names = [jax.tree_util.keystr(at) for at, _ in wanted]
@@ -170,7 +157,7 @@ def load_state(path: str | os.PathLike, like: Any) -> Any:
 
 def saved_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     """The shape of each array of a state, by its place in the pytree; raises as `load_state` does."""
-    description, arrays = _read(path, "state")
+    description, arrays = read_archive(path, "state")
     return {at: arrays[part["array"]].shape for at, part in description["parts"] if "array" in part}
 
 
@@ -261,55 +248,3 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if "key" in value:
         return jax.random.wrap_key_data(jnp.asarray(arrays[value["key"]]), impl=value["kind"])
     return jnp.asarray(arrays[value["array"]].view(jnp.dtype(value["dtype"])))
-
-
-def _write(path: str | os.PathLike, description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
-    """The archive: the description first, then the arrays; its comment is the digest of all that is before it."""
-    try:
-        ours = metadata.version("glmjax")
-    except metadata.PackageNotFoundError:
-        ours = "of a source tree"
-    text = json.dumps({"version": VERSION, "glmjax": ours, **description}).encode()
-    whole = BytesIO()
-    with zipfile.ZipFile(whole, "w") as archive:
-        archive.comment = b"0" * DIGEST
-        for name, array in {"description": np.frombuffer(text, np.uint8), **arrays}.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-    body = whole.getvalue()[:-DIGEST]
-
-    def write(file: BinaryIO) -> None:
-        file.write(body)
-        file.write(hashlib.sha256(body).hexdigest().encode())
-
-    return write_atomic(path, write)
-
-
-def _read(path: str | os.PathLike, holds: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The description and the arrays of a file that is whole, and holds what is wanted."""
-    content = Path(path).read_bytes()
-    body, digest = content[:-DIGEST], content[-DIGEST:]
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise ValueError(
-            f"{os.fspath(path)} has been cut off or altered, or is no file of glmjax's: its checksum does not fit; "
-            "take another copy of it, or save it again"
-        )
-    with np.load(BytesIO(content), allow_pickle=False) as file:
-        arrays = dict(file)
-    description = json.loads(arrays.pop("description").tobytes())
-    if description["version"] > VERSION:
-        raise ValueError(
-            f"{os.fspath(path)} was written by glmjax {description['glmjax']} in version {description['version']} of "
-            f"its format, and this glmjax reads versions up to {VERSION}; upgrade glmjax"
-        )
-    if description["holds"] != holds:
-        right = {"fit": "load(path)", "state": "load_state(path, like)"}[description["holds"]]
-        raise ValueError(f"{os.fspath(path)} holds a {description['holds']}; read it with {right}")
-    narrowed = [name for name, array in arrays.items() if array.dtype == np.float64 != jnp.result_type(float)]
-    if narrowed:
-        warnings.warn(
-            f"{os.fspath(path)} holds float64 but JAX runs in float32, about 7 digits; call "
-            'jax.config.update("jax_enable_x64", True) first',
-            stacklevel=3,
-        )
-    return description, arrays

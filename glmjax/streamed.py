@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .checkpoints import Log
 from .columns import Columns, Extent, bias_marks, columns_of_extent, extent_of, merge_extents
 from .data import Data, row_weight
 from .distributions import Family
@@ -15,6 +16,7 @@ from .factors import independent, penalized_rows
 from .inputs import largest
 from .irls import conclude, starting_theta
 from .linear import Task, as_fit, endless, make_task, theta_penalty
+from .meshes import device_sum
 from .models import Model, glm, in_dtype
 from .newton import target_totals
 from .passes import LinearSums, Point, add_sums, information_pass
@@ -23,6 +25,7 @@ from .programs import quick_jit
 from .reading import Reader, add, fold
 from .results import RUNNING, Fit, Status
 from .rotations import RESTING, factor_pass, resting_factor, stacked_qr
+from .rows import by_rows
 from .steps import BLOCK, ILL, NewtonState, Rules, newton_init, newton_step, point, watched_point
 
 
@@ -35,11 +38,13 @@ class Survey(NamedTuple):
     targets: tuple[Array, Array]
 
 
+@by_rows
 @quick_jit
 def _survey(family: Family, chunk: Data, bare: Data) -> Survey:
     copies: Any = chunk.weight
     weight: Any = row_weight(chunk)
-    return Survey(extent_of(bare), jnp.sum(copies), jnp.sum(weight), target_totals(family, chunk))
+    copies, weight = device_sum((jnp.sum(copies), jnp.sum(weight)))
+    return Survey(extent_of(bare), copies, weight, target_totals(family, chunk))
 
 
 @jax.jit
@@ -47,14 +52,15 @@ def _merge(one: Survey, other: Survey) -> Survey:
     return add(one, other)._replace(extent=merge_extents(one.extent, other.extent))
 
 
-def survey(reader: Reader, family: Family) -> Survey:
+def survey(log: Log, family: Family) -> Survey:
     """The first pass."""
+    reader = log.reader
 
     def part(chunk: Data) -> Survey:
         family_in = in_dtype(glm(family), chunk.x.dtype).family  # which is not known before the first chunk is
         return _survey(family_in, chunk, reader.bare(chunk))
 
-    found = fold(reader.chunks(), part, _merge)
+    found = log.fold("survey", part, _merge, bare=False)
     low, high = found.extent.low, found.extent.high
     if not (jnp.isfinite(found.weight) & jnp.all((low > -largest(low.dtype)) & (high < largest(low.dtype)))):
         reader.blame()
@@ -76,8 +82,8 @@ def measured(task: Task, found: Survey) -> Columns:
 
 
 _add_sums = quick_jit(add_sums)
-factor_of = quick_jit(factor_pass)
-_resting = quick_jit(resting_factor)
+factor_of = by_rows(quick_jit(factor_pass))
+_resting = by_rows(quick_jit(resting_factor))
 stack = quick_jit(stacked_qr)
 
 
@@ -104,7 +110,7 @@ def programs(product: Any, block: int | None, orthogonal: bool) -> Programs:
         rules = Rules(penalty, task.tol, task.max_steps, None, False, product, no)
         return newton_step(rules, state, sums, bias_marks(columns, state.theta), orthogonal)
 
-    return Programs(quick_jit(information), quick_jit(step))
+    return Programs(by_rows(quick_jit(information)), quick_jit(step))
 
 
 # A step needs few digits of its system, and all of the score; where few are not enough it asks for more.
@@ -133,28 +139,26 @@ def _begin(task: Task, columns: Columns, start: Any) -> NewtonState:
     return newton_init(starting_theta(task, columns), jnp.asarray(RUNNING, jnp.int32), start, 0)
 
 
-def run(task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]]) -> NewtonState:
-    """Steps from a state to the end, or to where Cholesky fails; one pass over the chunks each."""
-    for using in (NARROW, WIDE):
-        while state.status == RUNNING:
-            state = step(task, columns, state, chunks, using)
-        if using is NARROW and state.status == ILL:
-            state = state._replace(status=jnp.full_like(state.status, RUNNING))
+Chunks = Callable[[], Iterable[Data]]
+
+
+def run(task: Task, columns: Columns, log: Log, chunks: Chunks, start: Any, begin: Any = None) -> NewtonState:
+    """Steps to the end, or to where Cholesky fails; one pass over the chunks each."""
+    state = log.run("narrow", start, partial(step, task, columns, chunks, NARROW), begin)
+    if state.status == ILL:
+        state = state._replace(status=jnp.full_like(state.status, RUNNING))
+        state = log.run("wide", state, partial(step, task, columns, chunks, WIDE))
     return state
 
 
-def step(
-    task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]], using: Programs
-) -> NewtonState:
+def step(task: Task, columns: Columns, chunks: Chunks, using: Programs, state: NewtonState) -> NewtonState:
     """One pass, and the step from it."""
     at = _at(state)[0]
     sums = fold(chunks(), lambda chunk: using.information(task.model, columns, chunk, at), _add_sums)
     return using.step(task, columns, state, sums)
 
 
-def orthogonal_run(
-    task: Task, columns: Columns, state: NewtonState, chunks: Callable[[], Iterable[Data]]
-) -> NewtonState:
+def orthogonal_run(task: Task, columns: Columns, log: Log, state: NewtonState) -> NewtonState:
     """On by QR, to the end."""
 
     def factor(at: Point, chunk: Data) -> Array:
@@ -166,44 +170,47 @@ def orthogonal_run(
     def combine(one: tuple[LinearSums, Array], other: tuple[LinearSums, Array]) -> tuple[LinearSums, Array]:
         return _add_sums(one[0], other[0]), stack(one[1], other[1])
 
-    state = _resume(task, columns, state, fold(chunks(), partial(factor, _at(state)[1]), stack))
-    while state.status == RUNNING:
-        sums, r = fold(chunks(), partial(both, _at(state)[0]), combine)
-        state = ORTHOGONAL.step(task, columns, state, sums._replace(system=r))
-    return state
+    def step(state: NewtonState) -> NewtonState:
+        sums, r = fold(log.chunks(), partial(both, _at(state)[0]), combine)
+        return ORTHOGONAL.step(task, columns, state, sums._replace(system=r))
+
+    r = log.fold("factor", partial(factor, _at(state)[1]), stack)
+    return log.run("orthogonal", _resume(task, columns, state, r), step)
 
 
-def rehearsed(task: Task, columns: Columns, reader: Reader) -> NewtonState:
+def rehearsed(task: Task, columns: Columns, log: Log) -> NewtonState:
     """The state after the first pass over all rows: taken where the first chunks alone have their optimum, and all over
     again at the family's start where they have none, or one that is far off.
     """
-    start = _begin(task, columns, jnp.asarray(task.params is None))
+    reader, start = log.reader, _begin(task, columns, jnp.asarray(task.params is None))
     share = reader.count // (32 * len(reader.first[0].x))  # in chunks: the sample is to cost little beside the rows
     sample = reader.first[: max(share, 1)]
     if task.params is not None or reader.count <= len(sample[0].x):
         return start
-    found = run(task, columns, start, lambda: map(reader.bare, sample))
+    found = run(task, columns, Log(reader), lambda: map(reader.bare, sample), start)
     if found.status != Status.CONVERGED:
         return start
     begin = _begin(task, columns, jnp.asarray(False))
-    state = step(task, columns, begin._replace(theta=found.trial, trial=found.trial), reader.bare_chunks, NARROW)
+    state = step(task, columns, log.chunks, NARROW, begin._replace(theta=found.trial, trial=found.trial))
     near = state.status != RUNNING or state.decrement <= 0.5 * jnp.sqrt(jnp.maximum(1, jnp.abs(state.loss)))
     return state if near else start
 
 
-def fit_reader(model: Model, reader: Reader, params: Any, l2: Any, tol: Any, max_steps: Any) -> Fit:
-    """The fit, from a reader before its first pass."""
-    found = survey(reader, model.family)
-    data = standing(reader, found)
+def fit_logged(model: Model, log: Log, params: Any, l2: Any, tol: Any, max_steps: Any) -> Fit:
+    """The fit, from where its log stands."""
+    found = survey(log, model.family)
+    data = standing(log.reader, found)
     task = make_task(model, data, params, l2, tol, max_steps, default_tol=float(jnp.finfo(data.x.dtype).eps) ** -0.15)
     columns = measured(task, found)
-    state = run(task, columns, rehearsed(task, columns, reader), reader.bare_chunks)
+    start = _begin(task, columns, jnp.asarray(False))
+    state = run(task, columns, log, log.chunks, start, lambda: rehearsed(task, columns, log))
     if state.status == ILL:
-        state = orthogonal_run(task, columns, state, reader.bare_chunks)
+        state = orthogonal_run(task, columns, log, state)
     solution = _conclude(task, columns, state)
     if state.status == Status.SEPARATED:
         at, limit = _at(state)[1], RESTING * state.reach
-        r = fold(reader.chunks(), lambda chunk: _resting(task.model, columns, chunk, at, limit), stack)
+        r = log.fold("resting", lambda chunk: _resting(task.model, columns, chunk, at, limit), stack, bare=False)
         solution = solution._replace(infinite=_endless(task, columns, r, state.kept))
-    solution = solution._replace(passes=jnp.asarray(reader.passes, jnp.int32))
+    log.close()
+    solution = solution._replace(passes=jnp.asarray(log.reader.passes, jnp.int32))
     return as_fit(task.model, data, solution, 0.0, l2)

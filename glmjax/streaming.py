@@ -1,10 +1,11 @@
-"""`streaming.fit_newton` and `streaming.inference`: the same numbers from rows that memory does not hold.
+"""`streaming`: fits and tables from rows that memory does not hold, with the same numbers.
 
 A pass is a loop of the host over chunks of one shape: each goes through the pass that memory has, as one compiled
 program, and what it returns is added up. The steps between passes are those of memory, which take sums and never data.
 The host waits for the end of a pass only: while a chunk is computed with, the next ones are read.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .checkpoints import Log, open_log
 from .covariance import bayesian, fisher, hc0, hc1, hc2, hc3
 from .data import Data
 from .distributions import has_expectation
+from .epochs import fit_sgd
 from .factors import Factor, Penalty, factor_by_qr
 from .inferences import (
     Goodness,
@@ -35,15 +38,29 @@ from .losses import deviance, goodness_sums
 from .models import Model, glm, init
 from .newton import link_of_totals
 from .optima import Optimum, at_fit, by_cholesky, information_total, rooted, signed
+from .parquet import parquet_source
 from .passes import Point
 from .predictors import Dense
 from .programs import quick_jit
-from .reading import Pages, Reader, add, count_rows, end, fold, open_reader
+from .reading import Pages, Reader, add, count_rows, end, fold, mesh_of_source, open_reader
 from .results import Fit
-from .sources import ROWS, Source, array_source, parquet_source
-from .streamed import Survey, factor_of, fit_reader, measured, stack, standing, survey
+from .rows import by_rows
+from .shrinkage import fit_elastic_net
+from .sources import ROWS, Source, array_source
+from .streamed import Survey, factor_of, fit_logged, measured, stack, standing, survey
+from .wide import fit_lbfgs
 
-__all__ = ["Source", "array_source", "count_rows", "fit_newton", "inference", "parquet_source"]
+__all__ = [
+    "Source",
+    "array_source",
+    "count_rows",
+    "fit_elastic_net",
+    "fit_lbfgs",
+    "fit_newton",
+    "fit_sgd",
+    "inference",
+    "parquet_source",
+]
 
 
 def fit_newton(
@@ -56,6 +73,8 @@ def fit_newton(
     max_steps: int = 100,
     rows: int = ROWS,
     progress: bool = False,
+    checkpoint: str | os.PathLike | None = None,
+    every: float = 1.0,
 ) -> Fit:
     """Fit a linear model to rows beyond memory by Newton's method: what `glmjax.fit_newton` finds, to rounding.
 
@@ -70,13 +89,18 @@ def fit_newton(
         params, l2, tol, max_steps: as for `glmjax.fit_newton`.
         rows: of a chunk; some of them are in memory at once.
         progress: a line on stderr for each pass.
+        checkpoint: a file that says how far the fit has come, so that the same call goes on from there after a crash,
+            to the same bits on the same machine. It stays: once the fit has ended the call returns at once, or goes on
+            if `max_steps` have grown and it had ended at those. Delete it to begin anew.
+        every: minutes between two writings, 0 for each pass; `kill -9` leaves the file as it was written last.
 
     Returns:
         `Fit`, as `glmjax.fit_newton` has it; `passes` are all reads of the source.
 
     Raises:
         ValueError: an empty source, one that cannot be read twice, chunks that disagree, bad values (with chunk and
-            row), a negative binomial without alpha; what `glmjax.fit_newton` raises.
+            row), a negative binomial without alpha; a checkpoint of another call, or one that was cut off or altered;
+            what `glmjax.fit_newton` raises.
         TypeError: what is no source; chunks of several dtypes.
         OSError: a file that cannot be read; it names file and row group.
 
@@ -84,7 +108,9 @@ def fit_newton(
     """
     check_alpha_given(model)
     reader = open_reader(source, model.family, rows, progress)
-    return end(reader, fit_reader(model, reader, params, l2, tol, max_steps))
+    call = {"solver": "fit_newton", "model": model, "params": params, "l2": l2, "tol": tol}
+    log = open_log(reader, checkpoint, every, max_steps, **call)
+    return end(reader, fit_logged(model, log, params, l2, tol, max_steps))
 
 
 def inference(
@@ -123,7 +149,7 @@ def inference(
     check_arguments(fit, covariance, level)
     check_additive(fit, covariance, dispersion)
     reader = open_reader(source, fit.model.family, rows, progress)
-    found = survey(reader, fit.model.family)
+    found = survey(Log(reader), fit.model.family)
     data = standing(reader, found)
     task, dispersion = effects_task(fit, data), dispersion_of(fit.model.family, dispersion, data.x.dtype)
     model, columns = task.model, measured(task, found)
@@ -176,10 +202,9 @@ def null_of(model: Model, reader: Reader, found: Survey) -> tuple[Model, Dense]:
     if reader.first[0].offset is None and has_expectation(family):
         w: Any = np.zeros((0,) if family.n_outputs is None else (0, family.n_outputs), dtype)
         return null, Dense(w, _link(family, *found.targets))
-    rows = Source(partial(_without_features, reader.source))
-    return null, fit_reader(
-        null, replace(reader, source=rows, passes=0, count=0, first=(), pages=Pages()), None, 0.0, None, 100
-    ).params
+    rows = Source(partial(_without_features, reader.source), mesh=mesh_of_source(reader.source))
+    bare = replace(reader, source=rows, passes=0, count=0, first=(), pages=Pages())
+    return null, fit_logged(null, Log(bare), None, 0.0, None, 100).params
 
 
 def _without_features(source: Iterable[Data]) -> Iterator[Data]:
@@ -187,6 +212,7 @@ def _without_features(source: Iterable[Data]) -> Iterator[Data]:
         yield part._replace(x=part.x[:, :0])
 
 
+@by_rows
 @quick_jit
 def _sums(null: Model, bias: Dense, optimum: Optimum, model: Model, chunk: Data) -> tuple[Array, ...]:
     bare = deviance(null, bias, chunk._replace(x=chunk.x[:, :0]))
@@ -198,6 +224,7 @@ def _by_qr(optimum: Optimum, ridge: Array, r: Array) -> Factor:
     return factor_by_qr(r, Penalty(ridge, None), jnp.zeros((), ridge.dtype), optimum.kept)
 
 
+@by_rows
 @quick_jit
 def _middle(covariance: Any, optimum: Optimum) -> Array:
     return covariance(optimum)

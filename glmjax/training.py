@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.experimental import multihost_utils
 
 from .arguments import Arguments, fingerprint
 from .batches import show_line
@@ -25,6 +24,7 @@ from .models import Model
 from .results import Fit, History, Status
 from .settings import Optimizer, check_run, make_settings
 from .sgd import SGDState, finish_run, init_run, run_epochs
+from .sharding import from_all, from_first
 from .storage import load_state, save_state, saved_shapes
 
 
@@ -130,12 +130,12 @@ def _mark(*run: Any) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(fingerprint(train, Arguments(leaves, (), tree, 1))), np.uint8)
 
 
-def _rows_mark(leaf: Array) -> Array:
+def _rows_mark(leaf: Array) -> np.ndarray:
     """The same of rows of which each process has some."""
     seen = blake2b(f"{leaf.shape} {leaf.dtype}".encode(), digest_size=16)
     for shard in sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0):
         seen.update(np.ascontiguousarray(shard.data).tobytes())
-    return multihost_utils.process_allgather(np.frombuffer(seen.digest(), np.uint8))
+    return from_all(np.frombuffer(seen.digest(), np.uint8))
 
 
 def _keep(path: str | os.PathLike, mark: np.ndarray, seen: History, state: SGDState, together: bool) -> None:
@@ -154,7 +154,7 @@ def _go_on_together(
     state, seen, done = local, History(*[np.empty((*local.status.shape, 0), local.loss.dtype)] * 2), 0
     if jax.process_index() == 0:
         state, seen, done = _go_on(path, local, mark, epochs)
-    done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
+    done = int(from_first(str(done).encode()))
     if done == 0:
         return start, seen, done
     if jax.process_index() > 0:
@@ -174,14 +174,12 @@ def _is_key(leaf: Array) -> bool:
 
 
 def _from_first(tree: Any) -> Any:
-    """The arrays that the first process has, in all of them; as bytes, since sums lose the sign of a zero."""
+    """The arrays that the first process has, in all of them."""
     leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
-    content = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
-    content = np.asarray(multihost_utils.broadcast_one_to_all(content))
-    parts = np.split(content, np.cumsum([leaf.nbytes for leaf in leaves])[:-1])
-    found = [
-        np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)
-    ]
+    content, at, found = from_first(b"".join(leaf.tobytes() for leaf in leaves)), 0, []
+    for leaf in leaves:
+        found.append(np.frombuffer(content, leaf.dtype, leaf.size, at).reshape(leaf.shape))
+        at += leaf.nbytes
     return jax.tree.unflatten(structure, found)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 from test_frames import looms  # noqa: F401
 
 import glmjax as gj
-from glmjax import cli, frames
+from glmjax import cli, commands, frames
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +190,57 @@ def test_motor_policies_by_one_command_are_rs(capsys):
     rows = {row["name"]: (row["estimate"], row["std_error"]) for row in found["coefficients"]}
     np.testing.assert_allclose(rows["BonusMalus"], (0.0223618870895, 0.000307169809179), rtol=1e-9)
     np.testing.assert_allclose(rows["Region[T.R94]"], (0.1198406771176, 0.067092654082151), rtol=1e-8)
+
+
+def test_what_the_help_names_is_what_there_is():
+    assert [name.replace("-", "_") for name in cli.FAMILIES] == list(commands.FAMILIES)
+    assert list(cli.COVARIANCES) == list(commands.COVARIANCES)
+
+
+COMMAND = """
+    import sys
+    from glmjax.cli import main
+    assert not {"jax", "numpy"} & set(sys.modules)
+    code = main(sys.argv[1:])
+    print(code, "pandas" not in sys.modules, "optax" in sys.modules, file=sys.stderr)
+"""
+
+
+def test_a_second_command_of_a_shape_traces_nothing_and_reads_its_file_elsewhere(folder, looms, tmp_path, capsys):  # noqa: F811
+    """A file that is changed is fitted anew, by the same programs; a broken trace is made again; a warning comes once."""
+    looms.assign(breaks=looms["breaks"] + 1).to_csv(folder / "more.csv", index=False)
+    looms.assign(one="a").to_csv(folder / "one.csv", index=False)
+    formula, rest = POISSON[0], POISSON[1:]
+
+    def start(file, formula=formula):
+        env = {
+            **os.environ,
+            "XDG_CACHE_HOME": str(tmp_path),
+            "PYTHONPATH": os.path.dirname(os.path.dirname(cli.__file__)),
+        }
+        command = [sys.executable, "-c", textwrap.dedent(COMMAND), "fit", folder / file, formula, *rest]
+        ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
+        _, out, err = run(capsys, "fit", folder / file, formula, *rest)
+        assert ended.stdout == out
+        *told, (code, read_ahead, optax) = [line.split() for line in ended.stderr.splitlines()]
+        assert [" ".join(line) for line in told] == err.splitlines()
+        assert (code, optax) == ("0", "False")
+        return read_ahead == "True"
+
+    def kept():
+        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "glmjax").glob("*/*-cache")}
+
+    assert start("looms.csv")
+    first = kept()
+    traces = [name for name in first if name.startswith("traced_")]
+    assert sorted(name.split("-")[0] for name in traces) == ["traced__inference", "traced_first_run"]
+    assert start("more.csv")
+    assert kept() == first
+    for path in (tmp_path / "glmjax").glob("*/traced_*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    assert not start("one.csv", formula + " + one")  # which warns
+    assert {name for name in kept() if name.startswith("traced_")} == set(traces)
+    assert all(first[name] != seen for name, seen in kept().items() if name in traces)
 
 
 def test_the_command_keeps_what_it_compiles_and_stops_when_nobody_reads(folder, tmp_path):

@@ -181,7 +181,7 @@ def test_train_goes_on_from_what_the_first_process_finds(together):
     ("given", "kind", "words"),
     [
         ({}, ValueError, "JAX finds no Slurm, Kubernetes, MPI or TPU"),
-        ({"coordinator_address": "host"}, ValueError, "must be \"host:port\", such as \"10.0.0.1:1234\", got 'host'"),
+        ({"coordinator_address": "host"}, ValueError, 'must be "host:port", such as "10.0.0.1:1234", got \'host\''),
         ({"coordinator_address": "host:0"}, ValueError, "got 'host:0'"),
         ({"coordinator_address": 1234}, TypeError, "got int"),
         ({"num_processes": 0}, ValueError, "num_processes must be 1 or more, got 0"),

@@ -150,7 +150,7 @@ def test_broken_files_are_refused_by_name(tmp_path):
 
 def test_later_formats_and_other_files_are_refused_by_name(tmp_path, monkeypatch):
     model = gj.glm(gj.poisson())
-    monkeypatch.setattr("glmjax.storage.VERSION", 2)
+    monkeypatch.setattr("glmjax.archives.VERSION", 2)
     path = gj.save(tmp_path / "new.gj", model, filled(model))
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"new\.gj was written by glmjax .* in version 2 .*upgrade glmjax"):
