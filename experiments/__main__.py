@@ -30,6 +30,8 @@ OTHERS = {
     "file-faults": "files of models and of runs under kill -9 and damage: nothing is lost, nothing broken is believed",
     "streaming": "rows beyond memory, from .npy and Parquet: rows a second with and without a model, and peak memory",
     "scaling": "1e5 to 1e8 rows from disk, rows over 1 to 4 devices, and the arithmetic of 64 GPUs",
+    "distributed": "one fit over several processes: the numbers of one process, and rows a second of one and of two",
+    "worker-faults": "runs over several processes under kill -9 of one: the others say so and end, nothing is lost",
     "benchmark": "time glmjax against its peers: benchmark single, many or seeds",
     "lecture": "all claims of the lecture, and a page of them to read: lecture --quick",
 }

@@ -23,6 +23,7 @@ from .inputs import check_count, check_number
 from .reading import Reader, fold, mesh_of_source
 from .results import RUNNING, Status
 from .sharding import from_all, from_first, own_rows
+from .watching import note_checkpoint
 
 State = TypeVar("State")  # of a run: a NamedTuple that has `status` and `steps`
 Total = TypeVar("Total")
@@ -140,7 +141,7 @@ class Log:
             "known": {name: len(leaves) for name, leaves in self.known.items()},
         }
         arrays = {f"{name}.{i}": leaf for name, leaves in self.known.items() for i, leaf in enumerate(leaves)}
-        write_archive(path, description, arrays)
+        note_checkpoint(write_archive(path, description, arrays))
         self.written, self.whole = time.monotonic(), True
 
 

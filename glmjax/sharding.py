@@ -19,6 +19,11 @@ from .inputs import is_traced
 from .meshes import ROWS
 from .sources import Source
 
+
+from .inputs import check_count
+from .meshes import ROWS
+from .watching import Meeting, follow, lead, open_meeting
+
 _SCHEMA = ("rows", "columns of x", "bits of x", "numbers a target", *(f"{name} given" for name in Data._fields[2:]))
 
 
@@ -185,3 +190,73 @@ def from_first(content: bytes) -> bytes:
     if jax.process_index() == 0:
         given = np.frombuffer(content, np.uint8)
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(given)))
+
+
+def initialize(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat: int = 20,
+) -> None:
+    """Join the processes of a run, once, at the start of each: `jax.distributed.initialize`, with a watch over them.
+
+    Under Slurm, Kubernetes (indexed jobs), Open MPI and on TPUs JAX finds the other processes by itself; elsewhere each
+    is told where the first one is, how many there are and which it is. One process, `num_processes=1`, is left alone.
+
+    A process that dies, by `kill -9` or for lack of memory, ends all others within a second or two: each says on
+    stderr which it was and what the last checkpoint is (of `train`, `save_state` or a streamed fit), and exits with status 1. An
+    exception that ends one process ends the others as well, and is in what they say. A machine that is gone is noticed
+    after half of `heartbeat`; a process that hangs after `heartbeat`, by JAX, which aborts the others. Started again,
+    all of them, they go on from the checkpoint. A process that ends by `sys.exit` counts as one that has done its work.
+
+    Args:
+        coordinator_address: "host:port" of process 0, a port that is free there; None: JAX finds it.
+        num_processes: how many there are; None: JAX finds it.
+        process_id: which this one is, from 0; None: JAX finds it.
+        heartbeat: seconds after which a process that gives no sign counts as dead.
+
+    Raises:
+        ValueError: numbers out of range, no address, nothing given and nothing found.
+        TypeError: other types.
+        RuntimeError: it has been called before, or JAX has already been used.
+        TimeoutError: the processes do not reach each other.
+    """
+    heartbeat = check_count(heartbeat, "heartbeat")
+    host = None if coordinator_address is None else _host(coordinator_address)
+    if num_processes is not None:
+        num_processes = check_count(num_processes, "num_processes")
+    if process_id is not None:
+        process_id = check_count(process_id, "process_id", at_least=0)
+        if num_processes is not None and process_id >= num_processes:
+            raise ValueError(f"process_id is {process_id} of num_processes={num_processes}; they count from 0")
+    if jax.distributed.is_initialized():
+        raise RuntimeError("jax.distributed is initialized already; call initialize once, at the start")
+    if num_processes == 1:
+        return
+    try:
+        jax.distributed.initialize(coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=heartbeat)
+    except ValueError as error:
+        raise ValueError(
+            "JAX finds no Slurm, Kubernetes, MPI or TPU around this process that would say where the others are "
+            f'({error}); give coordinator_address="host:port", num_processes and process_id, all three, or leave '
+            "initialize out for one process"
+        ) from None
+    if jax.process_count() == 1:
+        return
+    server, meeting = open_meeting(host) if jax.process_index() == 0 else (None, None)
+    found = Meeting.read(from_first(b"" if meeting is None else meeting.text().encode()).decode())
+    if server is None:
+        follow(found, jax.process_index(), heartbeat)
+    else:
+        lead(server, found, jax.process_count(), heartbeat)
+
+
+def _host(address: Any) -> str:
+    """The host of "host:port"; raises where it is none."""
+    if not isinstance(address, str):
+        raise TypeError(f'coordinator_address must be text, "host:port", got {type(address).__name__}')
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f'coordinator_address must be "host:port", such as "10.0.0.1:1234", got {address!r}')
+    return host.strip("[]")

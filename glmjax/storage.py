@@ -23,6 +23,7 @@ from .positives import gamma, inverse_gaussian, tweedie
 from .predictors import MLP, Dense, Linear
 from .proportions import bernoulli, binomial, quasi_binomial
 from .results import Fit, History
+from .watching import note_checkpoint
 
 _TUPLES: dict[str, type] = {one.__name__: one for one in (Dense, Fit, History, Inference)}
 FAMILIES: dict[str, Callable[..., Family]] = {  # as the doors that take text call them
@@ -126,7 +127,9 @@ def save_state(path: str | os.PathLike, state: Any) -> Path:
         raise TypeError("save_state runs on the host and takes no traced arrays; save between calls")
     arrays: dict[str, np.ndarray] = {}
     parts = [[jax.tree_util.keystr(at), _encode(leaf, str(i), arrays)] for i, (at, leaf) in enumerate(leaves)]
-    return write_archive(path, {"holds": "state", "parts": parts}, arrays)
+    written = write_archive(path, {"holds": "state", "parts": parts}, arrays)
+    note_checkpoint(written)
+    return written
 
 
 def load_state(path: str | os.PathLike, like: Any) -> Any:

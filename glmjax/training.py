@@ -3,6 +3,8 @@
 import os
 import sys
 import time
+from contextlib import nullcontext
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from .arguments import Arguments, fingerprint
 from .batches import show_line
 from .data import Data
 from .inputs import check_count, check_key, is_traced
+from .meshes import mesh_of
 from .minibatches import in_epochs
 from .models import Model
 from .results import Fit, History, Status
 from .settings import Optimizer, check_run, make_settings
 from .sgd import SGDState, finish_run, init_run, run_epochs
+from .sharding import from_all, from_first
 from .storage import load_state, save_state, saved_shapes
 
 
@@ -81,22 +85,26 @@ def train(
     mark = _mark(settings, data, key, params, parts, validation)
 
     begin = jax.vmap(init_run, (None, None, 0, None)) if lanes else init_run
-    state, seen, done = _go_on(path, begin(settings, data, key, params), mark, epochs)
+    mesh, state = mesh_of([data]), begin(settings, data, key, params)
+    together = mesh is not None and mesh.is_multi_process
+    progress &= not together or jax.process_index() == 0
+    state, seen, done = (_go_on_together if together else _go_on)(path, state, mark, epochs)
     step, end = (_lanes_epoch, _lanes_end) if lanes else (_epoch, finish_run)
     started, before, written = time.monotonic(), done, done
     while done < epochs and np.any(np.asarray(state.status) == Status.COMPLETED):
         # One epoch a program, so that neither `every` nor where a run was stopped changes a bit.
         part = None if parts is None else parts[done % parts.shape[0]]
-        state, new = step(state, data, part, validation)
+        with nullcontext() if mesh is None else jax.set_mesh(mesh):  # which the program of an epoch cannot see
+            state, new = step(state, data, part, validation)
         seen = jax.tree.map(lambda before, now: np.concatenate([before, np.asarray(now)], -1), seen, new)
         done += 1
         if done % every == 0:
-            save_state(path, {"run": mark, "seen": seen, "state": state})
+            _keep(path, mark, seen, state, together)
             written = done
         if progress:
             _show(seen, done, epochs, (time.monotonic() - started) * (epochs - done) / (done - before))
     if written < done:
-        save_state(path, {"run": mark, "seen": seen, "state": state})
+        _keep(path, mark, seen, state, together)
     if progress and sys.stderr.isatty():
         print(file=sys.stderr)
     rest = [(0, 0)] * (seen.loss.ndim - 1) + [(0, epochs - seen.loss.shape[-1])]  # after all have stopped early
@@ -116,7 +124,63 @@ _lanes_end = jax.jit(jax.vmap(finish_run, (0, None, 0)))
 def _mark(*run: Any) -> np.ndarray:
     """What tells this run from others, however many epochs it is to have."""
     leaves, tree = jax.tree.flatten(run)
+    leaves = [
+        _rows_mark(leaf) if isinstance(leaf, Array) and not leaf.is_fully_addressable else leaf for leaf in leaves
+    ]
     return np.frombuffer(bytes.fromhex(fingerprint(train, Arguments(leaves, (), tree, 1))), np.uint8)
+
+
+def _rows_mark(leaf: Array) -> np.ndarray:
+    """The same of rows of which each process has some."""
+    seen = blake2b(f"{leaf.shape} {leaf.dtype}".encode(), digest_size=16)
+    for shard in sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0):
+        seen.update(np.ascontiguousarray(shard.data).tobytes())
+    return from_all(np.frombuffer(seen.digest(), np.uint8))
+
+
+def _keep(path: str | os.PathLike, mark: np.ndarray, seen: History, state: SGDState, together: bool) -> None:
+    """Write down where a run stands; of several processes, which all know it, the first one does."""
+    if together:
+        state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+    if not together or jax.process_index() == 0:
+        save_state(path, {"run": mark, "seen": seen, "state": state})
+
+
+def _go_on_together(
+    path: str | os.PathLike, start: SGDState, mark: np.ndarray, epochs: int
+) -> tuple[SGDState, History, int]:
+    """`_go_on` in all of several processes, from the file that the first one finds."""
+    local = jax.tree.map(lambda leaf: leaf.addressable_data(0), start)
+    state, seen, done = local, History(*[np.empty((*local.status.shape, 0), local.loss.dtype)] * 2), 0
+    if jax.process_index() == 0:
+        state, seen, done = _go_on(path, local, mark, epochs)
+    done = int(from_first(str(done).encode()))
+    if done == 0:
+        return start, seen, done
+    if jax.process_index() > 0:
+        seen = History(*[np.empty((*local.status.shape, done), local.loss.dtype)] * 2)
+    numbers = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+    numbers, seen = _from_first((numbers, seen))
+
+    def placed(new: np.ndarray, old: Array) -> Array:
+        spread = jax.make_array_from_process_local_data(start.status.sharding, new, new.shape)
+        return jax.random.wrap_key_data(spread, impl=jax.random.key_impl(old)) if _is_key(old) else spread
+
+    return jax.tree.map(placed, numbers, start), seen, done
+
+
+def _is_key(leaf: Array) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _from_first(tree: Any) -> Any:
+    """The arrays that the first process has, in all of them."""
+    leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
+    content, at, found = from_first(b"".join(leaf.tobytes() for leaf in leaves)), 0, []
+    for leaf in leaves:
+        found.append(np.frombuffer(content, leaf.dtype, leaf.size, at).reshape(leaf.shape))
+        at += leaf.nbytes
+    return jax.tree.unflatten(structure, found)
 
 
 def _go_on(path: str | os.PathLike, start: SGDState, mark: np.ndarray, epochs: int) -> tuple[SGDState, History, int]:

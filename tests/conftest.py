@@ -1,6 +1,7 @@
 """Every test runs in float64 and strictly: no rank or dtype promotion, and warnings are errors (pyproject.toml)."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -25,13 +26,18 @@ QUICK = (
 )
 
 
-def _compile_quickly():
-    before = os.environ.get("XLA_FLAGS")
-    flags = f"{before or ''} {QUICK}".strip()
+@functools.cache
+def quick_flags():
+    """XLA's flags with QUICK; without where it does not know them, since it ends the process then: another one tries."""
+    before = os.environ.get("XLA_FLAGS", "")
+    flags = f"{before} {QUICK}".strip()
     start = [sys.executable, "-c", "import jax; jax.devices()"]
-    # XLA ends the process at a flag that it does not know, so another one tries them.
-    if subprocess.run(start, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True).returncode:
-        return
+    failed = subprocess.run(start, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True).returncode
+    return before if failed else flags
+
+
+def _compile_quickly():
+    before, flags = os.environ.get("XLA_FLAGS"), quick_flags()
     os.environ["XLA_FLAGS"] = flags
     jax.devices()  # here they are read, once for all
     if before is None:
@@ -82,6 +88,12 @@ FIRST = (
 def pytest_collection_modifyitems(items):
     place = {f"test_{name}": i for i, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """XLA's flags for processes that a test starts, where they are not about how programs are compiled."""
+    return quick_flags()
 
 
 @pytest.fixture

@@ -1,0 +1,215 @@
+"""Fits over several processes have the numbers of one; a process that dies or fails ends the others, with a sentence."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import glmjax as gj
+from glmjax import watching
+
+ROOT = Path(__file__).parent.parent
+FAMILY = gj.poisson()
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(47, 3))
+Y = RNG.poisson(np.exp(0.4 * X[:, 0] - 0.2 * X[:, 1]))
+PARTS = (slice(0, 30), slice(30, 47))  # as many rows as each process happens to have
+
+START = """
+    import sys, time
+    index, address, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    import jax
+    import numpy as np
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.config.update("jax_enable_x64", True)
+    import glmjax as gj
+    from pathlib import Path
+    gj.cache_compilation(folder + "/programs")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(47, 3))
+    y = rng.poisson(np.exp(0.4 * x[:, 0] - 0.2 * x[:, 1])).astype(float)
+    own = (slice(0, 30), slice(30, 47))[index]
+    gj.sharding.initialize(address, 2, index)
+    print("joined", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, quick):
+    """Two processes that run a text, until both have ended or for so many seconds: (status, stdout, stderr) of each;
+    where `act` is given it is called with them when both have printed "ready".
+    """
+    folder = tmp_path_factory.mktemp("processes")
+
+    def run(text, act=None):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+        code = textwrap.dedent(START) + textwrap.dedent(text)
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick}
+        out = [(folder / f"out{i}", folder / f"error{i}") for i in range(2)]
+        processes = []
+        for i in range(2):
+            command = [sys.executable, "-c", code, str(i), address, str(folder)]
+            with out[i][0].open("w") as stdout, out[i][1].open("w") as stderr:
+                processes.append(subprocess.Popen(command, env=env, stdout=stdout, stderr=stderr))
+        try:
+            if act is not None:
+                until = time.monotonic() + 100
+                while not all("ready" in stdout.read_text() for stdout, _ in out):
+                    assert time.monotonic() < until
+                    assert all(process.poll() is None for process in processes), out[0][1].read_text()
+                    time.sleep(0.02)
+                act(processes)
+            for process in processes:
+                process.wait(timeout=100)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        return [(p.returncode, o.read_text(), e.read_text()) for p, (o, e) in zip(processes, out, strict=True)]
+
+    run.folder = folder
+    return run
+
+
+def test_two_processes_of_two_devices_are_one(together):
+    ended = together("""
+        data = gj.shard(gj.make_data(x[own], y[own], family=gj.poisson()))
+        fit = gj.fit_newton(gj.glm(gj.poisson()), data)
+        table = gj.inference(data, fit)
+        np.save(f"{folder}/table{index}.npy", np.stack([table.estimate, table.std_error]))
+    """)
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    data = gj.make_data(X, Y, family=FAMILY)
+    table = gj.inference(data, gj.fit_newton(gj.glm(FAMILY), data))
+    for index in range(2):
+        found = np.load(together.folder / f"table{index}.npy")
+        np.testing.assert_allclose(found, np.stack([table.estimate, table.std_error]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("whom", [1, 0], ids=["worker", "coordinator"])
+def test_a_killed_process_is_named_by_the_other_one_which_ends(together, whom):
+    def kill(processes):
+        processes[whom].kill()
+        kill.at, kill.pid = time.monotonic(), processes[whom].pid
+        processes[1 - whom].wait(timeout=60)
+        kill.took = time.monotonic() - kill.at
+
+    ended = together(
+        """
+        if index == 0:
+            gj.save_state(folder + "/kept.gj", x)
+        from jax.experimental.multihost_utils import process_allgather
+        for i in range(1_000_000):
+            process_allgather(x[0])
+            if i == 1:
+                print("ready", flush=True)
+        """,
+        kill,
+    )
+    status, _, said = ended[1 - whom]
+    assert ended[whom][0] == -signal.SIGKILL
+    assert status in (1, -signal.SIGABRT)  # by JAX, which is in a hurry where process 0 is gone
+    assert kill.took < 30
+    words = rf"glmjax: process {whom} \(pid {kill.pid} on \S+\) died; the others cannot go on without it.*, (.*)\n"
+    assert re.search(words, said)[1] == str(together.folder / "kept.gj"), said
+
+
+def test_bad_rows_in_one_process_are_an_error_in_both(together):
+    bad, other = together("""
+        data = gj.make_data(x[own], y[own] if index else -y[own], family=gj.poisson())
+        gj.shard(data)
+    """)
+    assert bad[0] == other[0] == 1
+    assert "ValueError: y[" in bad[2]
+    assert re.search(r"glmjax: process 0 \(.*\) ended by ValueError: y\[.*no checkpoint", other[2]), other
+
+
+def test_rows_that_differ_in_more_than_their_number_are_an_error_in_both(together):
+    for ended in together("""
+        change = {
+            "columns": lambda: gj.make_data(x[own, 1:] , y[own]),
+            "bits": lambda: gj.make_data(x[own].astype(np.float32), y[own]),
+            "weight": lambda: gj.make_data(x[own], y[own], weight=y[own]),
+        }
+        for name, make in change.items():
+            try:
+                gj.shard(make() if index else gj.make_data(x[own], y[own]))
+            except ValueError as error:
+                print(error)
+    """):
+        assert ended[0] == 0, ended
+        lines = [line for line in ended[1].splitlines() if "process" in line and "Gloo" not in line]
+        for line, words in zip(lines, ["columns of x is 3 in one and 2", "bits of x is 64 in one and 32",
+                                       "weight given is 0 in one and 1"], strict=True):  # fmt: skip
+            assert words in line
+
+
+def test_train_goes_on_from_what_the_first_process_finds(together):
+    ended = together("""
+        data = gj.shard(gj.make_data(x[own], y[own], family=gj.poisson()))
+        place = Path(folder, "" if index == 0 else "nowhere")  # no other process needs the file
+
+        def train(name, epochs):
+            return gj.train(place / name, gj.glm(gj.poisson()), data, jax.random.key(0), epochs=epochs, batch_size=16)
+
+        whole = train("whole.gj", 4)
+        train("run.gj", 2)
+        for fit in (whole, train("run.gj", 4), train("run.gj", 4)):
+            parts = (fit.params.w, fit.params.b, fit.loss, fit.history.loss)
+            print("bits", b"".join(np.asarray(part).tobytes() for part in parts).hex())
+        gj.train(place / "whole.gj", gj.glm(gj.poisson()), data, jax.random.key(1), epochs=4)
+    """)
+    bits = [[line for line in out.splitlines() if line.startswith("bits")] for _, out, _ in ended]
+    assert [len(lines) for lines in bits] == [3, 3], ended
+    assert len({*bits[0], *bits[1]}) == 1
+    assert [status for status, _, _ in ended] == [1, 1]
+    assert "whole.gj holds the run of another model, data, key or settings" in ended[0][2]
+    assert re.search(r"process 0 \(.*\) ended by ValueError: .*whole.gj holds .*checkpoint, .*run.gj\n", ended[1][2])
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({}, ValueError, "JAX finds no Slurm, Kubernetes, MPI or TPU"),
+        ({"coordinator_address": "host"}, ValueError, 'must be "host:port", such as "10.0.0.1:1234", got \'host\''),
+        ({"coordinator_address": "host:0"}, ValueError, "got 'host:0'"),
+        ({"coordinator_address": 1234}, TypeError, "got int"),
+        ({"num_processes": 0}, ValueError, "num_processes must be 1 or more, got 0"),
+        ({"num_processes": 2, "process_id": 2}, ValueError, "process_id is 2 of num_processes=2; they count from 0"),
+        ({"process_id": -1}, ValueError, "process_id must be 0 or more, got -1"),
+        ({"heartbeat": 0}, ValueError, "heartbeat must be 1 or more, got 0"),
+        ({"heartbeat": 1.5}, TypeError, "heartbeat must be a whole number"),
+    ],
+)
+def test_arguments_that_make_no_sense(given, kind, words, monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: _refuse())
+    with pytest.raises(kind) as error:
+        gj.sharding.initialize(**given)
+    assert words in str(error.value)
+
+
+def _refuse():
+    raise ValueError("coordinator_address should be defined.")
+
+
+def test_one_process_is_left_alone():
+    gj.sharding.initialize(num_processes=1)
+    assert not jax.distributed.is_initialized()
+
+
+def test_a_meeting_is_found_by_its_line():
+    server, meeting = watching.open_meeting("127.0.0.1")
+    with server:
+        assert server.getsockname()[0] == "127.0.0.1"
+        assert meeting.hosts[0] == "127.0.0.1"
+    assert watching.Meeting.read(meeting.text()) == meeting
