@@ -15,13 +15,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .data import Data
-from .inputs import is_traced
+from .inputs import check_count, is_traced
 from .meshes import ROWS
 from .sources import Source
-
-
-from .inputs import check_count
-from .meshes import ROWS
 from .watching import Meeting, follow, lead, open_meeting
 
 _SCHEMA = ("rows", "columns of x", "bits of x", "numbers a target", *(f"{name} given" for name in Data._fields[2:]))
@@ -205,10 +201,11 @@ def initialize(
     is told where the first one is, how many there are and which it is. One process, `num_processes=1`, is left alone.
 
     A process that dies, by `kill -9` or for lack of memory, ends all others within a second or two: each says on
-    stderr which it was and what the last checkpoint is (of `train`, `save_state` or a streamed fit), and exits with status 1. An
-    exception that ends one process ends the others as well, and is in what they say. A machine that is gone is noticed
-    after half of `heartbeat`; a process that hangs after `heartbeat`, by JAX, which aborts the others. Started again,
-    all of them, they go on from the checkpoint. A process that ends by `sys.exit` counts as one that has done its work.
+    stderr which it was and what the last checkpoint is (of `train`, `save_state` or a streamed fit), and exits with
+    status 1. An exception that ends one process ends the others as well, and is in what they say. A machine that is
+    gone is noticed after half of `heartbeat`; a process that hangs after `heartbeat`, by JAX, which aborts the others.
+    Started again, all of them, they go on from the checkpoint. A process that ends by `sys.exit` counts as one that has
+    done its work; before all have joined, JAX waits for those that are missing, 5 minutes.
 
     Args:
         coordinator_address: "host:port" of process 0, a port that is free there; None: JAX finds it.

@@ -151,14 +151,16 @@ def _go_on_together(
 ) -> tuple[SGDState, History, int]:
     """`_go_on` in all of several processes, from the file that the first one finds."""
     local = jax.tree.map(lambda leaf: leaf.addressable_data(0), start)
-    state, seen, done = local, History(*[np.empty((*local.status.shape, 0), local.loss.dtype)] * 2), 0
+    none: Any = np.empty((*local.status.shape, 0), local.loss.dtype)
+    state, seen, done = local, History(none, none), 0
     if jax.process_index() == 0:
         state, seen, done = _go_on(path, local, mark, epochs)
     done = int(from_first(str(done).encode()))
     if done == 0:
         return start, seen, done
     if jax.process_index() > 0:
-        seen = History(*[np.empty((*local.status.shape, done), local.loss.dtype)] * 2)
+        like: Any = np.empty((*local.status.shape, done), local.loss.dtype)
+        seen = History(like, like)
     numbers = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
     numbers, seen = _from_first((numbers, seen))
 

@@ -26,12 +26,12 @@ _watch: "_Watch | None" = None  # one a process, as JAX's own runtime is
 class Process(NamedTuple):
     """One process of a run."""
 
-    index: int
+    number: int
     pid: int
     host: str
 
     def __str__(self) -> str:
-        return f"process {self.index} (pid {self.pid} on {self.host})"
+        return f"process {self.number} (pid {self.pid} on {self.host})"
 
 
 class Meeting(NamedTuple):
@@ -59,7 +59,7 @@ class _Watch:
     def __init__(self, own: Process, peers: dict[Process, socket.socket]) -> None:
         self.own = own
         self.peers = peers
-        self.is_first = own.index == 0
+        self.is_first = own.number == 0
         self.over = False
         self.failed = False
         self.lock = threading.Lock()
@@ -113,7 +113,7 @@ def lead(server: socket.socket, meeting: Meeting, n_processes: int, heartbeat: f
             try:
                 connection = server.accept()[0]
             except TimeoutError:
-                missing = sorted(set(range(1, n_processes)) - {process.index for process in peers})
+                missing = sorted(set(range(1, n_processes)) - {process.number for process in peers})
                 raise TimeoutError(_unreached(f"processes {missing} did not reach", meeting)) from None
             try:
                 connection.settimeout(_ANSWERING)
