@@ -69,16 +69,15 @@ def extent_of(data: Data) -> Extent:
     used = None if data.weight is None else any_lane(data.weight > 0).astype(data.x.dtype)
 
     def update(total: Extent, rows: Data, new: Array) -> Extent:
-        x = clean(rows).x
-        count, mean, low, high = total
-        new = new if rows.weight is None else new & (rows.weight > 0)
-        new = new[:, None]
-        return Extent(
-            count + jnp.sum(new.astype(x.dtype)) / n,
-            mean + jnp.sum(jnp.where(new, x / n, 0), axis=0),
-            jnp.minimum(low, jnp.where(new, x, jnp.inf).min(axis=0)),
-            jnp.maximum(high, jnp.where(new, x, -jnp.inf).max(axis=0)),
-        )
+        x, low, high = clean(rows).x, total.low, total.high
+        if rows.weight is None:  # rows that are taken twice change no least and no largest value
+            low, high = jnp.minimum(low, x.min(axis=0)), jnp.maximum(high, x.max(axis=0))
+        else:
+            new = new & (rows.weight > 0)
+            low = jnp.minimum(low, jnp.where(new[:, None], x, jnp.inf).min(axis=0))
+            high = jnp.maximum(high, jnp.where(new[:, None], x, -jnp.inf).max(axis=0))
+        share = new.astype(x.dtype) / n
+        return Extent(total.share + jnp.sum(share), total.mean + share @ x, low, high)
 
     zero, infinity = jnp.zeros(d, data.x.dtype), jnp.full(d, jnp.inf, data.x.dtype)
     start = Extent(jnp.zeros((), data.x.dtype), zero, infinity, -infinity)
