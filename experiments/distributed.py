@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", type=count, default=2, help="devices of each, where numbers are compared")
     parser.add_argument("--rows", type=count, default=2_000_000, help="rows in total")
     parser.add_argument("--columns", type=count, default=20, help="columns of x")
-    parser.add_argument("--repeats", type=count, default=9, help="fits that are timed of each, in turn")
+    parser.add_argument("--repeats", type=count, default=15, help="fits that are timed of each, in turn")
     add_results_argument(parser, "distributed")
 
 

@@ -110,7 +110,8 @@ def trial(options: argparse.Namespace, folder: Path, whom: int, when: float, rig
     killed = run_once(options, folder, whom, signal.SIGKILL, when, LIMIT)
     done = max(epochs_of(killed.said), default=0)
     others = [i for i in range(options.processes) if i != whom]
-    finished = killed.status[whom] != -signal.SIGKILL  # it was too late: the run had ended
+    # It was too late where the run had ended, or all others had, with what they were to find.
+    finished = killed.status[whom] != -signal.SIGKILL or not any(killed.status[i] for i in others)
     kept = (folder / "run.gj").exists()
     words = [rf"glmjax: process {whom} \(pid \d+ on \S+\) died", re.escape(str(folder / "run.gj")) if done else ""]
     said = all(re.search(word, killed.said[i]) for i in others for word in words)
