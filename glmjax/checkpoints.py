@@ -18,9 +18,10 @@ import numpy as np
 
 from .archives import read_archive, write_archive
 from .arguments import Arguments, fingerprint
+from .chunking import mesh_of_source
 from .data import Data
 from .inputs import check_count, check_number
-from .reading import Reader, fold, mesh_of_source
+from .reading import Reader, fold
 from .results import RUNNING, Status
 from .sharding import from_all, from_first, own_rows
 from .watching import note_checkpoint

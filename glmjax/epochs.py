@@ -15,13 +15,14 @@ import optax
 from jax import Array
 
 from .batches import show_line
+from .chunking import Pages, check_source, mesh_of_source
 from .data import Data, clean
 from .distributions import Family
 from .inputs import check_count, check_number
 from .losses import Sums, chunk_sums, objective, penalty, targets_supported, with_dispersion
 from .models import Model
 from .programs import quick_jit
-from .reading import Pages, Reader, add, check_source, end, fold, mesh_of_source, open_reader
+from .reading import Reader, add, end, fold, open_reader
 from .results import Fit, History, Status
 from .rows import row_sums
 from .settings import Optimizer, Settings, check_run, make_settings, update
@@ -152,7 +153,7 @@ def _epoch(state: SGDState, reader: Reader, shuffle: Shuffle, validation: Data |
         return sums
 
     try:
-        sums = fold(reader.counted(), run, add)
+        sums = fold(reader.counted(), run, add, in_turn=True)
     except (TypeError, ValueError):
         if family is not None:
             check_rows(shuffle.source, family)  # in order, so that the chunk is the source's

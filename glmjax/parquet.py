@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .chunking import Pages
 from .data import Data
 from .inputs import check_count
-from .reading import Pages
 from .rowgroups import Group, Names, batches, files_of, footer_of, run_of
 from .sources import ROWS, Part, Source
 

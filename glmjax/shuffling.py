@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax import Array
 
+from .chunking import Pages, chunks_of, parts_of
 from .data import Data
 from .distributions import Family
 from .minibatches import permutation
-from .reading import Pages, chunks_of, parts_of
 
 RUNS = 256  # of a chunk
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from .checkpoints import Log, open_log
+from .chunking import Pages, count_rows, mesh_of_source
 from .covariance import bayesian, fisher, hc0, hc1, hc2, hc3
 from .data import Data
 from .distributions import has_expectation
@@ -42,7 +43,7 @@ from .parquet import parquet_source
 from .passes import Point
 from .predictors import Dense
 from .programs import quick_jit
-from .reading import Pages, Reader, add, count_rows, end, fold, mesh_of_source, open_reader
+from .reading import Reader, add, end, fold, open_reader
 from .results import Fit
 from .rows import by_rows
 from .shrinkage import fit_elastic_net

@@ -16,7 +16,7 @@ FLOORS = [
     "models",
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton jeffreys firth recession lbfgs coordinates descent nets proximal separation auto settings sgd",
-    "many arguments batches paths folds influence resampling optima covariance inferences effects penalized hypotheses nested profiles intervals pseudo multiplicity residuals deletion checks approximation sources sharding reading rowgroups parquet shuffling epochs checkpoints streamed wide shrinkage streaming",
+    "many arguments batches paths folds influence resampling optima covariance inferences effects penalized hypotheses nested profiles intervals pseudo multiplicity residuals deletion checks approximation sources sharding chunking reading rowgroups parquet shuffling epochs checkpoints streamed wide shrinkage streaming",
     "reports drawing rowplots plots storage training caching bare scoring export buckets learners regressions networks estimators tabular formulas designs frames ahead commands cli face",
 ]
 PLACE = {room: (floor, i) for floor, rooms in enumerate(FLOORS) for i, room in enumerate(rooms.split())}

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 import glmjax as gj
-from glmjax import reading, streamed, streaming
+from glmjax import chunking, streamed, streaming
 
 N, D, ROWS = 2500, 4, 256  # ten chunks, of which the first is the sample, and the last is not full
 RNG = np.random.default_rng(8)
@@ -268,7 +268,7 @@ def test_inert_rows_may_hold_anything():
 
 def test_chunks_are_of_one_shape_and_lose_no_row():
     parts = [gj.Data(X[a:b], COUNTS[a:b]) for a, b in ((0, 3), (3, 3), (3, 700), (700, 1024), (1024, N))]
-    chunks = list(reading.chunks_of(reading.parts_of(parts), 512, reading.Pages()))
+    chunks = list(chunking.chunks_of(chunking.parts_of(parts), 512, chunking.Pages()))
     assert [count for _, count in chunks] == [512] * 4 + [N - 2048]
     assert {chunk.x.shape for chunk, _ in chunks} == {(512, D)}
     np.testing.assert_array_equal(np.concatenate([chunk.x for chunk, _ in chunks])[:N], X)

@@ -10,7 +10,7 @@ import pytest
 
 import glmjax as gj
 from glmjax import epochs, shuffling, streaming
-from glmjax.reading import Pages
+from glmjax.chunking import Pages
 
 N, D, ROWS, BATCH = 1000, 4, 128, 24  # a chunk is 5 minibatches, the last minibatch of an epoch has 16 rows
 RNG = np.random.default_rng(8)
