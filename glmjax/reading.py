@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeVar
 
 import jax
@@ -20,7 +21,7 @@ from .batches import show_line
 from .data import Data, make_data, row_weight
 from .distributions import Family
 from .inputs import check_count, float_dtype
-from .sharding import own_devices, spread_chunks
+from .sharding import agreed_counts, own_devices, spread_chunks
 from .sources import ROWS, Source
 
 Total = TypeVar("Total")
@@ -166,7 +167,11 @@ def device_chunks(
 ) -> Iterator[tuple[Data, int]]:
     """The rows in chunks of one shape on the device, or spread over a mesh, read ahead: what a pass is over."""
     if mesh is not None:
-        rows += -rows % own_devices(mesh)
+        own = own_devices(mesh)
+        rows += -rows % own
+        first = next(parts, None)  # as it is: a chunk has a weight in any case
+        agreed_counts(first, rows // own)
+        parts = chain([] if first is None else [first], parts)
         return spread_chunks(read_ahead(chunks_of(parts, rows, pages, whole=True)), mesh)
     return ((jax.device_put(chunk), count) for chunk, count in read_ahead(chunks_of(parts, rows, pages)))
 

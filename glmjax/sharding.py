@@ -20,7 +20,11 @@ from .meshes import ROWS
 from .sources import Source
 from .watching import Meeting, follow, lead, open_meeting
 
-_SCHEMA = ("rows", "columns of x", "bits of x", "numbers a target", *(f"{name} given" for name in Data._fields[2:]))
+_SCHEMA = (
+    *("rows", "columns of x", "bits of x", "numbers a target"),
+    *(f"{name} given" for name in Data._fields[2:]),
+    "rows of a chunk for each device",
+)
 
 
 def rows_mesh(devices: Any = None) -> Mesh:
@@ -63,11 +67,12 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
     mesh = rows_mesh() if mesh is None else _checked(mesh)
     local = jax.tree.map(np.asarray, data)
     counts = agreed_counts(local)
-    own, total, devices = own_devices(mesh), sum(counts), mesh.devices.size
+    own, total, devices = process_devices(mesh), sum(counts), mesh.devices.size
     if total < devices:
         raise ValueError(f"mesh has {devices} devices for {total} rows; use fewer, rows_mesh(jax.devices()[:{total}])")
-    each = own * max(-(-count // own) for count in counts)
-    return _spread(_filled(local, each) if any(count != each for count in counts) else local, mesh)
+    each = max(-(-count // many) for count, many in zip(counts, own, strict=True))
+    full = all(count == each * many for count, many in zip(counts, own, strict=True))
+    return _spread(local if full else _filled(local, each * own[jax.process_index()]), mesh)
 
 
 def shard_source(source: Iterable[Data], mesh: Mesh | None = None) -> Source:
@@ -92,19 +97,25 @@ def shard_source(source: Iterable[Data], mesh: Mesh | None = None) -> Source:
     return Source(partial(iter, source), mesh=rows_mesh() if mesh is None else _checked(mesh))
 
 
-def own_devices(mesh: Mesh) -> int:
-    """How many devices of a mesh are this process's."""
-    own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
-    if not own:
-        raise ValueError(f"mesh has no device of process {jax.process_index()}; make it of all, rows_mesh()")
+def process_devices(mesh: Mesh) -> list[int]:
+    """How many devices of a mesh are each process's; raises in all of them where one has none."""
+    own = [sum(device.process_index == i for device in mesh.devices.flat) for i in range(jax.process_count())]
+    if not all(own):
+        raise ValueError(f"mesh has no device of process {own.index(0)}; make it of all, rows_mesh()")
     return own
 
 
+def own_devices(mesh: Mesh) -> int:
+    """How many devices of a mesh are this process's."""
+    return process_devices(mesh)[jax.process_index()]
+
+
 def spread_chunks(chunks: Iterator[tuple[Data, int]], mesh: Mesh) -> Iterator[tuple[Data, int]]:
-    """The chunks of all processes, of one shape, each spread over the mesh, and how many of its rows are theirs."""
+    """The chunks of all processes, one at least of each and of one shape, each spread over the mesh, and how many of its
+    rows are theirs.
+    """
     held: Any
-    held, count = next(chunks, (None, 0))
-    agreed_counts(held)
+    held, count = next(chunks)
     while True:
         total = int(from_all(np.asarray(count, np.int32)).sum())
         if total == 0:
@@ -114,10 +125,11 @@ def spread_chunks(chunks: Iterator[tuple[Data, int]], mesh: Mesh) -> Iterator[tu
 
 
 def _spread(data: Data, mesh: Mesh) -> Data:
-    sharding, times = NamedSharding(mesh, PartitionSpec(ROWS)), mesh.devices.size // own_devices(mesh)
+    sharding, own = NamedSharding(mesh, PartitionSpec(ROWS)), own_devices(mesh)
 
     def spread(part: np.ndarray) -> Array:
-        return jax.make_array_from_process_local_data(sharding, part, (len(part) * times, *part.shape[1:]))
+        n = len(part) // own * mesh.devices.size
+        return jax.make_array_from_process_local_data(sharding, part, (n, *part.shape[1:]))
 
     return jax.tree.map(spread, data)
 
@@ -142,13 +154,16 @@ def _checked(mesh: Any) -> Mesh:
     return rows_mesh(mesh.devices.flat)
 
 
-def agreed_counts(data: Data | None) -> list[int]:
-    """How many rows each process has; raises in all of them where one has none, or where they differ in more."""
+def agreed_counts(data: Data | None, chunk: int = 0) -> list[int]:
+    """How many rows each process has; raises in all of them where one has none, or where they differ in more: in how
+    many rows of a `chunk` a device gets, too.
+    """
     if data is None:
         schema = np.zeros(len(_SCHEMA), np.int32)
     else:
         flags = [part is not None for part in data[2:]]
-        schema = np.array([len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size, *flags], np.int32)
+        sizes = [len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size]
+        schema = np.array([*sizes, *flags, chunk], np.int32)
     every = from_all(schema)
     if not all(every[:, 0]):
         raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
@@ -204,8 +219,9 @@ def initialize(
     stderr which it was and what the last checkpoint is (of `train`, `save_state` or a streamed fit), and exits with
     status 1. An exception that ends one process ends the others as well, and is in what they say. A machine that is
     gone is noticed after half of `heartbeat`; a process that hangs after `heartbeat`, by JAX, which aborts the others.
-    Started again, all of them, they go on from the checkpoint. A process that ends by `sys.exit` counts as one that has
-    done its work; before all have joined, JAX waits for those that are missing, 5 minutes.
+    Started again, all of them, they go on from the checkpoint. `sys.exit` with a status that is not 0 is a failure too;
+    with 0 the process has done its work, and waits for the others at its end. Before all have joined, JAX waits for
+    those that are missing, 5 minutes.
 
     Args:
         coordinator_address: "host:port" of process 0, a port that is free there; None: JAX finds it.
