@@ -121,6 +121,16 @@ def test_minibatches_are_those_of_one_device(batch_size, key):
     assert two.status == one.status
 
 
+def test_the_first_rows_say_whether_all_are_spread():
+    @rows_room.by_rows
+    def count(data, validation):
+        return jnp.asarray([len(data.x), len(validation.x)])
+
+    data = data_of()
+    np.testing.assert_array_equal(count(data, gj.shard(data)), [N, N + 1])  # as many as minibatches are made of
+    np.testing.assert_array_equal(count(gj.shard(data), data), [(N + 1) // 2] * 2)
+
+
 def test_under_jit_the_mesh_is_that_of_set_mesh():
     data = jax.tree.map(lambda part: part[: N - 1], data_of())
     mesh = rows_mesh()
