@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import jax
@@ -235,12 +235,12 @@ class Reader:
             self._show(count, time.monotonic() - began)
 
     def peek(self) -> None:
-        """Look at the first chunk, which a pass takes again."""
+        """Look at the first chunks, which a pass takes again: as many as the first pass keeps."""
         parts = self._noted(parts_of(self.source, self.family, features=False))
-        for chunk, _ in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source)):
-            self.first = (chunk,)
-            return
-        raise ValueError(EMPTY)
+        chunks = device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source))
+        self.first = tuple(chunk for chunk, _ in islice(chunks, FIRST))
+        if not self.first:
+            raise ValueError(EMPTY)
 
     def _noted(self, parts: Iterator[Data]) -> Iterator[Data]:
         for part in parts:
