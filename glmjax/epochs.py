@@ -21,13 +21,13 @@ from .inputs import check_count, check_number
 from .losses import Sums, chunk_sums, objective, penalty, targets_supported, with_dispersion
 from .models import Model
 from .programs import quick_jit
-from .reading import Pages, Reader, add, check_source, end, fold, mesh_of_source, open_reader
+from .reading import Pages, Reader, add, end, fold, mesh_of_source, open_reader
 from .results import Fit, History, Status
 from .rows import row_sums
 from .settings import Optimizer, Settings, check_run, make_settings, update
 from .sgd import SGDState, init_run, judged
 from .shuffling import Shuffle, check_rows, in_random_order, one_that_counts
-from .sources import ROWS, Source
+from .sources import ROWS, Source, check_source
 
 BUFFER = 16 * ROWS
 

@@ -22,7 +22,7 @@ from .data import Data, make_data, row_weight
 from .distributions import Family
 from .inputs import check_count, float_dtype
 from .sharding import agreed_counts, own_devices, spread_chunks
-from .sources import ROWS, Source
+from .sources import ROWS, Source, check_source
 
 Total = TypeVar("Total")
 EMPTY = "the source is empty: it yields no rows; nothing can be fitted to no data"
@@ -48,19 +48,6 @@ class Pages:
         owner = np.frombuffer(pages, dtype, count)
         weakref.finalize(owner, free.append, pages).atexit = False
         return owner.reshape(shape)
-
-
-def check_source(source: Any) -> None:
-    """Raise unless `source` can be iterated, and again."""
-    if isinstance(source, Data):
-        raise TypeError("source must yield Data chunk by chunk; for one in memory use [data], or glmjax.fit_newton")
-    if not isinstance(source, Iterable):
-        raise TypeError(f"source must be iterable and yield Data, got {type(source).__name__}")
-    if isinstance(source, Iterator):
-        raise TypeError(
-            f"source is a {type(source).__name__}, which can be read once only, and a fit reads it several times; pass "
-            "Source(function), whose function starts it anew"
-        )
 
 
 def parts_of(source: Iterable[Data], family: Family | None = None, features: bool = True) -> Iterator[Data]:

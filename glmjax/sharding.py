@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from .data import Data
 from .inputs import check_count, is_traced
 from .meshes import ROWS
-from .sources import Source
+from .sources import Source, check_source
 from .watching import Meeting, follow, lead, open_meeting
 
 _SCHEMA = (
@@ -90,10 +90,12 @@ def shard_source(source: Iterable[Data], mesh: Mesh | None = None) -> Source:
         `Source`, for `streaming.fit_newton`, `fit_lbfgs`, `fit_elastic_net` and `inference`.
 
     Raises:
-        ValueError, TypeError: as `shard`, when it is read.
+        TypeError: what is no source, or can be read once only; no mesh.
+        ValueError: a mesh of other axes; as `shard`, when it is read.
 
     Reference: Chu et al. (2006), Map-reduce for machine learning on multicore.
     """
+    check_source(source)
     return Source(partial(iter, source), mesh=rows_mesh() if mesh is None else _checked(mesh))
 
 
@@ -166,7 +168,8 @@ def agreed_counts(data: Data | None, chunk: int = 0) -> list[int]:
         schema = np.array([*sizes, *flags, chunk], np.int32)
     every = from_all(schema)
     if not all(every[:, 0]):
-        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
+        again = ", each time that its source is read" if chunk else ""
+        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some{again}")
     for i, other in enumerate(every[1:], start=1):
         for name, here, there in zip(_SCHEMA[1:], every[0, 1:], other[1:], strict=True):
             if here != there:

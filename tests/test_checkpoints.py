@@ -146,6 +146,16 @@ def test_a_checkpoint_of_another_call_is_refused(what, begun):
     assert begun.read_bytes() == before
 
 
+def test_a_fit_goes_on_over_other_devices(begun, tmp_path):
+    path = tmp_path / "run.gj"
+    path.write_bytes(begun.read_bytes())
+    source = Failing(X, COUNTS)
+    fit = streaming.fit_newton(POISSON, gj.sharding.shard_source(source), rows=ROWS, checkpoint=path)
+    wanted = gj.fit_newton(POISSON, gj.make_data(X, COUNTS))
+    np.testing.assert_allclose(fit.params.w, wanted.params.w, 1e-10)
+    assert source.passes == int(fit.passes)  # the one that the file knows is not taken again, but looked at
+
+
 def test_damaged_and_other_files_are_refused(begun, tmp_path):
     content, path = begun.read_bytes(), tmp_path / "run.gj"
     fit = partial(streaming.fit_newton, POISSON, [gj.Data(X, COUNTS)], rows=ROWS, checkpoint=path)

@@ -228,5 +228,13 @@ def test_streamed_tables_and_verdicts_of_spread_chunks():
     assert two.status == gj.Status.SEPARATED
     with pytest.raises(ValueError, match="process 0 has no rows"):
         gj.streaming.fit_newton(POISSON, sharding.shard_source([]))
+    once = [chunked(data)]
+    with pytest.raises(ValueError, match="give each process some, each time that its source is read"):
+        gj.streaming.fit_newton(
+            POISSON, sharding.shard_source(gj.streaming.Source(lambda: iter(once.pop() if once else [])))
+        )
+    for strange, words in ((data, "must yield Data chunk by chunk"), (iter([data]), "which can be read once only")):
+        with pytest.raises(TypeError, match=words):
+            sharding.shard_source(strange)
     with pytest.raises(ValueError, match=r"fit_sgd takes its minibatches from one device's rows"):
         gj.streaming.fit_sgd(POISSON, source, jax.random.key(0))
