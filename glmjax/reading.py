@@ -234,10 +234,6 @@ class Reader:
             self.weighted = part.weight is not None
             yield part
 
-    def bare_chunks(self) -> Iterator[Data]:
-        """The same, as `bare`."""
-        return map(self.bare, self.chunks())
-
     def bare(self, chunk: Data) -> Data:
         """The chunk with what a row counts as its precision, so that no weight hides rows that want cleaning first."""
         return chunk if self.weighted else chunk._replace(weight=None, precision=row_weight(chunk))

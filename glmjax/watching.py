@@ -190,7 +190,7 @@ def _begin(watch: _Watch, lines: dict[Process, TextIO], heartbeat: float) -> Non
             watch.status = status
         leave(status)
 
-    sys.excepthook, sys.exit = hook, noted  # type: ignore[assignment]
+    sys.excepthook, sys.exit = hook, noted
     atexit.register(_leave, watch)
     os.register_at_fork(after_in_child=lambda: _forget(watch))
 
