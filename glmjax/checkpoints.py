@@ -193,7 +193,7 @@ def first_rows(reader: Reader) -> dict[str, str]:
     """What tells one source from others, as far as its first chunk does."""
     chunk = own_rows(reader.first[0])
     columns, words = f"{chunk.x.shape[1]} of {chunk.x.dtype}", in_words(chunk)
-    if mesh_of_source(reader.source) is not None:
+    if mesh_of_source(reader.source) is not None and jax.process_count() > 1:
         words = in_words(from_all(np.frombuffer(words.encode(), np.uint8)))
     return {"rows": f"{reader.rows}", "number of columns": columns, "first chunk of rows": words}
 

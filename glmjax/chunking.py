@@ -6,6 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import jax
@@ -15,8 +16,8 @@ from jax.sharding import Mesh
 from .data import Data, make_data
 from .distributions import Family
 from .inputs import check_count, float_dtype
-from .sharding import own_devices, spread_chunks
-from .sources import ROWS, Source
+from .sharding import agreed_counts, own_devices, spread_chunks
+from .sources import ROWS, Source, check_source
 
 AHEAD = 2  # chunks that are read ahead
 
@@ -38,19 +39,6 @@ class Pages:
         owner = np.frombuffer(pages, dtype, count)
         weakref.finalize(owner, free.append, pages).atexit = False
         return owner.reshape(shape)
-
-
-def check_source(source: Any) -> None:
-    """Raise unless `source` can be iterated, and again."""
-    if isinstance(source, Data):
-        raise TypeError("source must yield Data chunk by chunk; for one in memory use [data], or glmjax.fit_newton")
-    if not isinstance(source, Iterable):
-        raise TypeError(f"source must be iterable and yield Data, got {type(source).__name__}")
-    if isinstance(source, Iterator):
-        raise TypeError(
-            f"source is a {type(source).__name__}, which can be read once only, and a fit reads it several times; pass "
-            "Source(function), whose function starts it anew"
-        )
 
 
 def parts_of(source: Iterable[Data], family: Family | None = None, features: bool = True) -> Iterator[Data]:
@@ -157,7 +145,11 @@ def device_chunks(
 ) -> Iterator[tuple[Data, int]]:
     """The rows in chunks of one shape on the device, or spread over a mesh, read ahead: what a pass is over."""
     if mesh is not None:
-        rows += -rows % own_devices(mesh)
+        own = own_devices(mesh)
+        rows += -rows % own
+        first = next(parts, None)  # as it is: a chunk has a weight in any case
+        agreed_counts(first, rows // own)
+        parts = chain([] if first is None else [first], parts)
         return spread_chunks(read_ahead(chunks_of(parts, rows, pages, whole=True)), mesh)
     return ((jax.device_put(chunk), count) for chunk, count in read_ahead(chunks_of(parts, rows, pages)))
 

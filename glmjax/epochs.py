@@ -15,7 +15,7 @@ import optax
 from jax import Array
 
 from .batches import show_line
-from .chunking import Pages, check_source, mesh_of_source
+from .chunking import Pages, mesh_of_source
 from .data import Data, clean
 from .distributions import Family
 from .inputs import check_count, check_number
@@ -28,7 +28,7 @@ from .rows import row_sums
 from .settings import Optimizer, Settings, check_run, make_settings, update
 from .sgd import SGDState, init_run, judged
 from .shuffling import Shuffle, check_rows, in_random_order, one_that_counts
-from .sources import ROWS, Source
+from .sources import ROWS, Source, check_source
 
 BUFFER = 16 * ROWS
 

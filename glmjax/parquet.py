@@ -62,6 +62,10 @@ def parquet_source(
     if offset is not None and exposure is not None:
         raise ValueError("give the offset or the exposure, whose logarithm is the offset; not both")
     names = Names(tuple(x), y if isinstance(y, str) else tuple(y), weight, offset, exposure, precision)
+    if not names.y:
+        raise ValueError("y is empty; name the targets' column, or several")
+    if levels is not None and not isinstance(levels, Mapping):
+        raise TypeError(f'levels must be such as {{"region": ("North", "South")}}, got {type(levels).__name__}')
     given = {name: tuple(values) for name, values in (levels or {}).items()}
     strange = [name for name in given if name not in names.x]
     if strange:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import jax
@@ -15,10 +16,11 @@ import numpy as np
 from jax import Array
 
 from .batches import show_line
-from .chunking import Pages, check_source, device_chunks, mesh_of_source, parts_of
+from .chunking import Pages, device_chunks, mesh_of_source, parts_of
 from .data import Data, row_weight
 from .distributions import Family
 from .inputs import check_count, float_dtype
+from .sources import check_source
 
 Total = TypeVar("Total")
 EMPTY = "the source is empty: it yields no rows; nothing can be fitted to no data"
@@ -74,21 +76,17 @@ class Reader:
             self._show(count, time.monotonic() - began)
 
     def peek(self) -> None:
-        """Look at the first chunk, which a pass takes again."""
+        """Look at the first chunks, which a pass takes again: as many as the first pass keeps."""
         parts = self._noted(parts_of(self.source, self.family, features=False))
-        for chunk, _ in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source)):
-            self.first = (chunk,)
-            return
-        raise ValueError(EMPTY)
+        chunks = device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source))
+        self.first = tuple(chunk for chunk, _ in islice(chunks, FIRST))
+        if not self.first:
+            raise ValueError(EMPTY)
 
     def _noted(self, parts: Iterator[Data]) -> Iterator[Data]:
         for part in parts:
             self.weighted = part.weight is not None
             yield part
-
-    def bare_chunks(self) -> Iterator[Data]:
-        """The same, as `bare`."""
-        return map(self.bare, self.chunks())
 
     def bare(self, chunk: Data) -> Data:
         """The chunk with what a row counts as its precision, so that no weight hides rows that want cleaning first."""

@@ -1,7 +1,7 @@
 """Row groups of Parquet files: which files, what their footers say, whose groups are whose, batches of them."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,8 +66,10 @@ def files_of(paths: Any) -> list[File]:
         if not inside:
             raise ValueError(f"{path} is a folder without *.parquet files")
         files = [File(os.fspath(one), None) for one in inside]
-    else:
+    elif isinstance(paths, Iterable):
         files = [File(os.fspath(path), None) for path in paths]
+    else:
+        raise TypeError(f"paths must be a file, a folder, files or a dataset, got {type(paths).__name__}")
     if not files:
         raise ValueError("paths is empty; give at least one Parquet file")
     return files
@@ -121,6 +123,8 @@ def footer_of(file: File, names: Names, given: Mapping[str, Any]) -> Footer:
 
 def run_of(groups: list[Group], part: tuple[int, int]) -> list[Group]:
     """The i-th of m runs of row groups: each ends with the group whose end is nearest to its share of the rows."""
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise TypeError(f"part must be (i, m), the i-th of m runs of row groups, got {part!r}")
     i, m = part
     m = check_count(m, "part[1]")
     i = check_count(i, "part[0]", at_least=0)

@@ -98,8 +98,8 @@ def filled_up(data: Data, multiple: int) -> Data:
 
 
 def by_rows(function: Callable[..., Total], static_argnums: tuple[int, ...] = ()) -> Callable[..., Total]:
-    """The function, run by each device on its own rows where the `Data` among its arguments are spread over a mesh; all
-    other arguments, and what it returns, every device has alike.
+    """The function, run by each device on its own rows where the first `Data` among its arguments are spread over a
+    mesh; others are spread as they are, and all other arguments, and what it returns, every device has alike.
     """
 
     @partial(quick_jit, static_argnums=(0, *(i + 1 for i in static_argnums)))
@@ -122,7 +122,8 @@ def by_rows(function: Callable[..., Total], static_argnums: tuple[int, ...] = ()
 
     @wraps(function)
     def call(*args: Any) -> Total:
-        mesh = mesh_of([node for node in jax.tree.leaves(args, is_leaf=is_data) if is_data(node)])
+        # By the first `Data` alone: validation data that are spread are no reason to fill up the rows of a fit.
+        mesh = mesh_of([node for node in jax.tree.leaves(args, is_leaf=is_data) if is_data(node)][:1])
         return function(*args) if mesh is None else spread(mesh, *args)
 
     return call

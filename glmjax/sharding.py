@@ -17,10 +17,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from .data import Data
 from .inputs import check_count, is_traced
 from .meshes import ROWS
-from .sources import Source
+from .sources import Source, check_source
 from .watching import Meeting, follow, lead, open_meeting
 
-_SCHEMA = ("rows", "columns of x", "bits of x", "numbers a target", *(f"{name} given" for name in Data._fields[2:]))
+_SCHEMA = (
+    *("rows", "columns of x", "bits of x", "numbers a target"),
+    *(f"{name} given" for name in Data._fields[2:]),
+    "rows of a chunk for each device",
+)
 
 
 def rows_mesh(devices: Any = None) -> Mesh:
@@ -37,6 +41,7 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
     Each device gets as many rows; where they do not divide, rows of weight 0, which are inert, fill them up. Of several
     processes each gives its own rows, as many as it has, and the fit is that of all rows, in every process. Numbers are
     those of one device to rounding, statuses are the same; `fit_sgd` takes the same minibatches, where the rows divide.
+    An `order` is one of the rows as they are filled up: their number tells whether it is that of all epochs.
 
     A fit sees by its data that they are spread, under `vmap` over y, weights or penalties too. Under a `jit` whose
     argument is the data that cannot be seen: call it under `jax.set_mesh(mesh)`. What is not made of sums over the rows
@@ -63,11 +68,12 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
     mesh = rows_mesh() if mesh is None else _checked(mesh)
     local = jax.tree.map(np.asarray, data)
     counts = agreed_counts(local)
-    own, total, devices = own_devices(mesh), sum(counts), mesh.devices.size
+    own, total, devices = process_devices(mesh), sum(counts), mesh.devices.size
     if total < devices:
         raise ValueError(f"mesh has {devices} devices for {total} rows; use fewer, rows_mesh(jax.devices()[:{total}])")
-    each = own * max(-(-count // own) for count in counts)
-    return _spread(_filled(local, each) if any(count != each for count in counts) else local, mesh)
+    each = max(-(-count // many) for count, many in zip(counts, own, strict=True))
+    full = all(count == each * many for count, many in zip(counts, own, strict=True))
+    return _spread(local if full else _filled(local, each * own[jax.process_index()]), mesh)
 
 
 def shard_source(source: Iterable[Data], mesh: Mesh | None = None) -> Source:
@@ -85,26 +91,32 @@ def shard_source(source: Iterable[Data], mesh: Mesh | None = None) -> Source:
         `Source`, for `streaming.fit_newton`, `fit_lbfgs`, `fit_elastic_net` and `inference`.
 
     Raises:
-        ValueError, TypeError: as `shard`, when it is read.
+        TypeError: what is no source, or can be read once only; no mesh.
+        ValueError: a mesh of other axes; as `shard`, when it is read.
 
     Reference: Chu et al. (2006), Map-reduce for machine learning on multicore.
     """
+    check_source(source)
     return Source(partial(iter, source), mesh=rows_mesh() if mesh is None else _checked(mesh))
+
+
+def process_devices(mesh: Mesh) -> list[int]:
+    """How many devices of a mesh are each process's; raises in all of them where one has none."""
+    own = [sum(device.process_index == i for device in mesh.devices.flat) for i in range(jax.process_count())]
+    if not all(own):
+        raise ValueError(f"mesh has no device of process {own.index(0)}; make it of all, rows_mesh()")
+    return own
 
 
 def own_devices(mesh: Mesh) -> int:
     """How many devices of a mesh are this process's."""
-    own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
-    if not own:
-        raise ValueError(f"mesh has no device of process {jax.process_index()}; make it of all, rows_mesh()")
-    return own
+    return process_devices(mesh)[jax.process_index()]
 
 
 def spread_chunks(chunks: Iterator[tuple[Data, int]], mesh: Mesh) -> Iterator[tuple[Data, int]]:
-    """The chunks of all processes, of one shape, each spread over the mesh, and how many of its rows are theirs."""
+    """The chunks of all processes, of one shape, spread over the mesh, and how many of their rows are the sources'."""
     held: Any
-    held, count = next(chunks, (None, 0))
-    agreed_counts(held)
+    held, count = next(chunks)
     while True:
         total = int(from_all(np.asarray(count, np.int32)).sum())
         if total == 0:
@@ -114,10 +126,11 @@ def spread_chunks(chunks: Iterator[tuple[Data, int]], mesh: Mesh) -> Iterator[tu
 
 
 def _spread(data: Data, mesh: Mesh) -> Data:
-    sharding, times = NamedSharding(mesh, PartitionSpec(ROWS)), mesh.devices.size // own_devices(mesh)
+    sharding, own = NamedSharding(mesh, PartitionSpec(ROWS)), own_devices(mesh)
 
     def spread(part: np.ndarray) -> Array:
-        return jax.make_array_from_process_local_data(sharding, part, (len(part) * times, *part.shape[1:]))
+        n = len(part) // own * mesh.devices.size
+        return jax.make_array_from_process_local_data(sharding, part, (n, *part.shape[1:]))
 
     return jax.tree.map(spread, data)
 
@@ -142,16 +155,20 @@ def _checked(mesh: Any) -> Mesh:
     return rows_mesh(mesh.devices.flat)
 
 
-def agreed_counts(data: Data | None) -> list[int]:
-    """How many rows each process has; raises in all of them where one has none, or where they differ in more."""
+def agreed_counts(data: Data | None, chunk: int = 0) -> list[int]:
+    """How many rows each process has; raises in all of them where one has none, or where they differ in more: in how
+    many rows of a `chunk` a device gets, too.
+    """
     if data is None:
         schema = np.zeros(len(_SCHEMA), np.int32)
     else:
         flags = [part is not None for part in data[2:]]
-        schema = np.array([len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size, *flags], np.int32)
+        sizes = [len(data.x), data.x.shape[1], 8 * data.x.dtype.itemsize, data.y[:1].size]
+        schema = np.array([*sizes, *flags, chunk], np.int32)
     every = from_all(schema)
     if not all(every[:, 0]):
-        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some")
+        again = ", each time that its source is read" if chunk else ""
+        raise ValueError(f"process {int(np.argmin(every[:, 0]))} has no rows; give each process some{again}")
     for i, other in enumerate(every[1:], start=1):
         for name, here, there in zip(_SCHEMA[1:], every[0, 1:], other[1:], strict=True):
             if here != there:
@@ -204,8 +221,9 @@ def initialize(
     stderr which it was and what the last checkpoint is (of `train`, `save_state` or a streamed fit), and exits with
     status 1. An exception that ends one process ends the others as well, and is in what they say. A machine that is
     gone is noticed after half of `heartbeat`; a process that hangs after `heartbeat`, by JAX, which aborts the others.
-    Started again, all of them, they go on from the checkpoint. A process that ends by `sys.exit` counts as one that has
-    done its work; before all have joined, JAX waits for those that are missing, 5 minutes.
+    Started again, all of them, they go on from the checkpoint. `sys.exit` with a status that is not 0 is a failure too;
+    with 0 the process has done its work, and waits for the others at its end. Before all have joined, JAX waits for
+    those that are missing, 5 minutes.
 
     Args:
         coordinator_address: "host:port" of process 0, a port that is free there; None: JAX finds it.

@@ -3,7 +3,7 @@ of rows each. A list of `Data` is one, and so is what `array_source` and `parque
 """
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,6 +41,19 @@ class Source:
 
     def __iter__(self) -> Iterator[Data]:
         return self.read()
+
+
+def check_source(source: Any) -> None:
+    """Raise unless `source` can be iterated, and again."""
+    if isinstance(source, Data):
+        raise TypeError("source must yield Data chunk by chunk; for one in memory use [data], or glmjax.fit_newton")
+    if not isinstance(source, Iterable):
+        raise TypeError(f"source must be iterable and yield Data, got {type(source).__name__}")
+    if isinstance(source, Iterator):
+        raise TypeError(
+            f"source is a {type(source).__name__}, which can be read once only, and a fit reads it several times; pass "
+            "Source(function), whose function starts it anew"
+        )
 
 
 def array_source(

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 _CONNECTING = 60  # seconds until all processes must have found each other
 _ANSWERING = 10  # seconds for one try
+_PATIENCE = 60  # seconds after which a process that waits for others says so
 _CAUSE = 1  # second for the death of another process to be heard of, where that is the cause of an error here
 
 _checkpoint: str | None = None  # the last that was written, here or in process 0
@@ -62,6 +63,9 @@ class _Watch:
         self.is_first = own.number == 0
         self.over = False
         self.failed = False
+        self.status: Any = None  # as it was given to `sys.exit`
+        self.working = set(peers)  # those that have not said goodbye
+        self.alone = threading.Event()  # once there are none
         self.lock = threading.Lock()
 
     def tell(self, line: str) -> None:
@@ -69,6 +73,12 @@ class _Watch:
             for connection in self.peers.values():
                 with suppress(OSError):  # who has died is told nothing
                     connection.sendall(f"{line}\n".encode())
+
+    def part(self, process: Process) -> None:
+        with self.lock:
+            self.working.discard(process)
+            if not self.working:
+                self.alone.set()
 
 
 def note_checkpoint(path: str | os.PathLike) -> None:
@@ -171,9 +181,16 @@ def _begin(watch: _Watch, lines: dict[Process, TextIO], heartbeat: float) -> Non
             time.sleep(_CAUSE)
         before(kind, error, trace)
         if not prompt:
-            _fail(watch, error)
+            _fail(watch, f"{type(error).__name__}: {error}")
 
-    sys.excepthook = hook
+    leave = sys.exit
+
+    def noted(status: Any = None) -> NoReturn:  # of which nothing else can be known when the process ends
+        if threading.current_thread() is threading.main_thread():
+            watch.status = status
+        leave(status)
+
+    sys.excepthook, sys.exit = hook, noted
     atexit.register(_leave, watch)
     os.register_at_fork(after_in_child=lambda: _forget(watch))
 
@@ -194,7 +211,7 @@ def _listen(watch: _Watch, process: Process, lines: TextIO) -> None:
         for line in lines:
             what, _, rest = line.strip().partition(" ")
             if what == "goodbye":
-                return
+                return watch.part(process)
             if what == "checkpoint":
                 _checkpoint = rest
             if what == "error":
@@ -229,10 +246,10 @@ def _end(watch: _Watch, what: str) -> None:
     os._exit(1)
 
 
-def _fail(watch: _Watch, error: BaseException) -> None:
-    """Tell the others of the exception that ends this process."""
+def _fail(watch: _Watch, what: str) -> None:
+    """Tell the others of what ends this process."""
     watch.failed = True
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:1000]
+    what = " ".join(what.split())[:1000]
     with watch.lock:
         watch.over = True
     watch.tell(f"over {watch.own} ended by {what}" if watch.is_first else f"error {what}")
@@ -242,11 +259,24 @@ def _fail(watch: _Watch, error: BaseException) -> None:
 
 
 def _leave(watch: _Watch) -> None:
-    """The last thing that a process does, before JAX waits for the others."""
+    """The last thing that a process does, before JAX waits for the others, 5 minutes, and aborts all that still work.
+
+    So here it waits for them, as long as they take; process 0 says goodbye when all others have.
+    """
+    if not watch.failed and watch.status not in (None, 0):
+        _fail(watch, f"sys.exit({watch.status!r})")
+    _flush()
     if watch.failed:
-        _flush()
-        os._exit(1)  # JAX would wait for processes that have ended
-    watch.tell("goodbye")
+        os._exit((watch.status & 255 if isinstance(watch.status, int) else 0) or 1)  # JAX would wait for the others
+    if not watch.is_first:
+        watch.tell("goodbye")
+    if not watch.alone.wait(_PATIENCE):
+        with watch.lock:
+            names = ", ".join(map(str, sorted(watch.working)))
+        print(f"glmjax: {watch.own} has done its work, and waits for {names}", file=sys.stderr, flush=True)
+        watch.alone.wait()
+    if watch.is_first:
+        watch.tell("goodbye")
 
 
 def _forget(watch: _Watch) -> None:

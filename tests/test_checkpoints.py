@@ -42,7 +42,7 @@ class Failing:
 
     def __iter__(self):
         self.passes += 1
-        for start in range(0, N, 200):
+        for start in range(0, len(self.x), 200):
             if start and self.at is not None and self.passes > self.at:
                 raise Crash
             yield gj.Data(self.x[start : start + 200], self.y[start : start + 200])
@@ -74,6 +74,14 @@ def test_a_fit_goes_on_after_any_pass_to_the_same_bits(what, tmp_path):
     same_bits(fit(again, checkpoint=path), wanted)  # at once
     assert again.passes == 1
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_sample_of_several_chunks_is_taken_again(tmp_path):
+    x, y = np.tile(X, (3, 1)), np.tile(COUNTS, 3)
+    fit = partial(streaming.fit_newton, POISSON, rows=24, every=0)  # 88 chunks, of which the sample is two
+    with pytest.raises(Crash):
+        fit(Failing(x, y, 1), checkpoint=tmp_path / "run.gj")
+    same_bits(fit(Failing(x, y), checkpoint=tmp_path / "run.gj"), fit(Failing(x, y)))
 
 
 def test_it_writes_every_so_often_and_at_the_end(tmp_path):
@@ -136,6 +144,16 @@ def test_a_checkpoint_of_another_call_is_refused(what, begun):
     if what not in ("no rows", "every"):
         assert str(begun) in str(error.value)
     assert begun.read_bytes() == before
+
+
+def test_a_fit_goes_on_over_other_devices(begun, tmp_path):
+    path = tmp_path / "run.gj"
+    path.write_bytes(begun.read_bytes())
+    source = Failing(X, COUNTS)
+    fit = streaming.fit_newton(POISSON, gj.sharding.shard_source(source), rows=ROWS, checkpoint=path)
+    wanted = gj.fit_newton(POISSON, gj.make_data(X, COUNTS))
+    np.testing.assert_allclose(fit.params.w, wanted.params.w, 1e-10)
+    assert source.passes == int(fit.passes)  # the one that the file knows is not taken again, but looked at
 
 
 def test_damaged_and_other_files_are_refused(begun, tmp_path):

@@ -121,6 +121,16 @@ def test_minibatches_are_those_of_one_device(batch_size, key):
     assert two.status == one.status
 
 
+def test_the_first_rows_say_whether_all_are_spread():
+    @rows_room.by_rows
+    def count(data, validation):
+        return jnp.asarray([len(data.x), len(validation.x)])
+
+    data = data_of()
+    np.testing.assert_array_equal(count(data, gj.shard(data)), [N, N + 1])  # as many as minibatches are made of
+    np.testing.assert_array_equal(count(gj.shard(data), data), [(N + 1) // 2] * 2)
+
+
 def test_under_jit_the_mesh_is_that_of_set_mesh():
     data = jax.tree.map(lambda part: part[: N - 1], data_of())
     mesh = rows_mesh()
@@ -218,5 +228,13 @@ def test_streamed_tables_and_verdicts_of_spread_chunks():
     assert two.status == gj.Status.SEPARATED
     with pytest.raises(ValueError, match="process 0 has no rows"):
         gj.streaming.fit_newton(POISSON, sharding.shard_source([]))
+    once = [chunked(data)]
+    with pytest.raises(ValueError, match="give each process some, each time that its source is read"):
+        gj.streaming.fit_newton(
+            POISSON, sharding.shard_source(gj.streaming.Source(lambda: iter(once.pop() if once else [])))
+        )
+    for strange, words in ((data, "must yield Data chunk by chunk"), (iter([data]), "which can be read once only")):
+        with pytest.raises(TypeError, match=words):
+            sharding.shard_source(strange)
     with pytest.raises(ValueError, match=r"fit_sgd takes its minibatches from one device's rows"):
         gj.streaming.fit_sgd(POISSON, source, jax.random.key(0))

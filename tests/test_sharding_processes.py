@@ -134,24 +134,61 @@ def test_bad_rows_in_one_process_are_an_error_in_both(together):
     assert re.search(r"glmjax: process 0 \(.*\) ended by ValueError: y\[.*no checkpoint", other[2]), other
 
 
+def test_a_status_given_to_sys_exit_ends_both(together):
+    other, left = together("""
+        if index == 1:
+            sys.exit(3)
+        from jax.experimental.multihost_utils import process_allgather
+        process_allgather(x[0])
+    """)
+    assert (other[0], left[0]) == (1, 3)
+    assert re.search(r"glmjax: process 1 \(.*\) ended by sys.exit\(3\); ", other[2]), other
+
+
+def test_who_has_done_its_work_waits_for_the_others(together):
+    busy, waiting = together("""
+        from glmjax import watching
+        watching._PATIENCE = 0.3
+        if index == 0:
+            time.sleep(2)
+        print("end")
+        sys.exit(0)
+    """)
+    assert busy[0] == waiting[0] == 0, (busy, waiting)
+    assert busy[1].endswith("end\n")
+    assert waiting[1].endswith("end\n")
+    assert re.search(r"glmjax: process 1 \(.*\) has done its work, and waits for process 0 \(pid", waiting[2]), waiting
+
+
 def test_rows_that_differ_in_more_than_their_number_are_an_error_in_both(together):
     for ended in together("""
+        plain = gj.make_data(x[own], y[own])
+        weighted = gj.make_data(x[own], y[own], weight=y[own])
         change = {
             "columns": lambda: gj.make_data(x[own, 1:] , y[own]),
             "bits": lambda: gj.make_data(x[own].astype(np.float32), y[own]),
-            "weight": lambda: gj.make_data(x[own], y[own], weight=y[own]),
+            "weight": lambda: weighted,
         }
         for name, make in change.items():
             try:
-                gj.shard(make() if index else gj.make_data(x[own], y[own]))
+                gj.shard(make() if index else plain)
             except ValueError as error:
                 print(error)
+        for other, rows in ((weighted, 8), (plain, 12)):  # read by chunks, which have weights in any case
+            source = gj.sharding.shard_source([other if index else plain])
+            try:
+                gj.streaming.fit_newton(gj.glm(gj.poisson()), source, rows=rows if index else 8)
+            except ValueError as error:
+                print(error)
+        print("spread over", gj.shard(plain, gj.sharding.rows_mesh(jax.devices()[:3])).x.shape)
     """):
         assert ended[0] == 0, ended
         lines = [line for line in ended[1].splitlines() if "process" in line and "Gloo" not in line]
         for line, words in zip(lines, ["columns of x is 3 in one and 2", "bits of x is 64 in one and 32",
-                                       "weight given is 0 in one and 1"], strict=True):  # fmt: skip
+                                       "weight given is 0 in one and 1", "weight given is 0 in one and 1",
+                                       "rows of a chunk for each device is 4 in one and 6"], strict=True):  # fmt: skip
             assert words in line
+        assert "spread over (51, 3)" in ended[1]  # of process 0 two devices, and of process 1 one
 
 
 def test_train_goes_on_from_what_the_first_process_finds(together):

@@ -180,6 +180,10 @@ def test_parquet(tmp_path):
         ({"y": "text"}, TypeError, "column 'text' of .*0.parquet holds string, not numbers"),
         ({"x": "x0"}, TypeError, re.escape("got 'x0'; write ['x0']")),
         ({"paths": []}, ValueError, "paths is empty"),
+        ({"paths": 3}, TypeError, "paths must be a file, a folder, files or a dataset, got int"),
+        ({"y": []}, ValueError, "y is empty; name the targets' column"),
+        ({"levels": ["x0"]}, TypeError, r"levels must be such as .*, got list"),
+        ({"part": 2}, TypeError, r"part must be \(i, m\), the i-th of m runs of row groups, got 2"),
         ({"offset": "x0", "exposure": "years"}, ValueError, "not both"),
     ]:
         with pytest.raises(error, match=message):
