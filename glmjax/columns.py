@@ -76,8 +76,8 @@ def extent_of(data: Data) -> Extent:
             new = new & (rows.weight > 0)
             low = jnp.minimum(low, jnp.where(new[:, None], x, jnp.inf).min(axis=0))
             high = jnp.maximum(high, jnp.where(new[:, None], x, -jnp.inf).max(axis=0))
-        share = new.astype(x.dtype) / n
-        return Extent(total.share + jnp.sum(share), total.mean + share @ x, low, high)
+        share = jnp.sum(new.astype(x.dtype)) / n
+        return Extent(total.share + share, total.mean + jnp.sum(jnp.where(new[:, None], x / n, 0), axis=0), low, high)
 
     zero, infinity = jnp.zeros(d, data.x.dtype), jnp.full(d, jnp.inf, data.x.dtype)
     start = Extent(jnp.zeros((), data.x.dtype), zero, infinity, -infinity)
