@@ -394,10 +394,10 @@ def test_new_values_and_equal_models_made_anew_compile_nothing(key, caplog):
             l2=[0, 0.5, jnp.array(0.1)][i], optimizer=momentum)  # fmt: skip
 
     call(0, gj.fit_sgd, keys[0])
-    before = _fit._cache_size()
+    before = _fit.__wrapped__._cache_size()
     for i in (1, 2):
         call(i, gj.fit_sgd, keys[1])
-    assert _fit._cache_size() == before
+    assert _fit.__wrapped__._cache_size() == before
     call(0, gj.fit_seeds, keys)
     more = [jax.random.split(jax.random.fold_in(key, i), 2) for i in (1, 2)]
     with jax.log_compiles(), caplog.at_level("WARNING"):
