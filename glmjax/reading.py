@@ -120,26 +120,31 @@ def fold(
     """
     total: Any = None
     waiting: deque[Future[Any]] = deque()
-    wide = float_dtype(np.float64) == np.float64
+    behind: deque[Any] = deque()
+    wide = float_dtype(np.float64) == np.float64  # which a thread has its own mind about
 
     def run(chunk: Any) -> Total:
         with jax.enable_x64(wide):
             return jax.block_until_ready(part(chunk))
 
-    def added(total: Any) -> Any:
-        new = waiting.popleft().result()
+    def merged(total: Any, new: Any) -> Any:
         return new if total is None else combine(total, new)
 
-    with ThreadPoolExecutor(1 if in_turn else cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for chunk in chunks:
             arrays = [leaf for leaf in jax.tree.leaves(chunk) if isinstance(leaf, Array)]
-            shared = any(len(array.sharding.device_set) > 1 for array in arrays)
-            waiting.append(pool.submit(run, chunk))
             # The first one compiles. Devices that share a chunk wait for each other, and take the next together.
-            if shared or total is None or len(waiting) > IN_FLIGHT:
-                total = added(total)
+            if in_turn or total is None or any(len(array.sharding.device_set) > 1 for array in arrays):
+                total = merged(total, part(chunk))
+                behind.append(total)
+                if len(behind) > IN_FLIGHT:
+                    jax.block_until_ready(behind.popleft())
+                continue
+            waiting.append(pool.submit(run, chunk))
+            if len(waiting) > IN_FLIGHT:
+                total = merged(total, waiting.popleft().result())
         while waiting:
-            total = added(total)
+            total = merged(total, waiting.popleft().result())
     return total
 
 
