@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,15 @@ def environment() -> dict[str, Any]:
         "glmjax": gj.__version__,
         "jax": jax.__version__,
     }
+
+
+def peak() -> float:
+    """The most memory that this process has had, in MB, of its own and not of the one that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def progress() -> Progress:

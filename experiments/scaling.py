@@ -15,7 +15,6 @@ rates that the makers state. None of it is measured; real programs reach some ha
 import argparse
 import multiprocessing
 import os
-import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from .report import (
     count,
     environment,
     open_results,
+    peak,
     positive,
     save_figure,
     save_json,
@@ -66,15 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--link-rate", type=positive, default=50e9, help="bytes a second between GPUs (400 Gb/s each)")
     parser.add_argument("--latency", type=positive, default=20e-6, help="seconds of a message between machines")
     add_results_argument(parser, "scaling")
-
-
-def peak() -> float:
-    """The most memory that this process has had, in MB, of its own and not of the one that started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def apart(devices: int, call: Callable[[], Any]) -> Any:
@@ -154,10 +145,15 @@ def draw(rows: list[dict[str, Any]], over: list[dict[str, Any]]) -> Figure:
     axes[0].loglog(n, [one["seconds"] for one in rows], "o-", color="C0")
     axes[0].set(xlabel="rows", ylabel="seconds", title="fit from disk, second call")
     axes[1].semilogx(n, [one["MB"] for one in rows], "o-", color="C1")
-    axes[1].set(xlabel="rows", ylabel="MB above the start", title="peak memory", ylim=(0, None))
+    axes[1].set(
+        xlabel="rows", ylabel="MB above the start", title="peak memory", ylim=(0, 1.1 * max(one["MB"] for one in rows))
+    )
     axes[2].plot([one["devices"] for one in over], [np.median(one["later"]) for one in over], "o-", color="C2")
     axes[2].set(
-        xlabel="virtual devices", ylabel="seconds", title=f"fit in memory, {os.cpu_count()} cores", ylim=(0, None)
+        xlabel="virtual devices",
+        ylabel="seconds",
+        title=f"fit in memory, {os.cpu_count()} cores",
+        ylim=(0, 1.1 * max(np.median(one["later"]) for one in over)),
     )
     axes[2].set_xticks([one["devices"] for one in over])
     return figure

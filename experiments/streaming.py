@@ -8,7 +8,6 @@ compiled programs included; the fit in memory comes after it is read off. The fi
 
 import argparse
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -23,7 +22,7 @@ from pyarrow import parquet
 
 import glmjax as gj
 
-from .report import add_results_argument, count, environment, open_results, positive, save_json, say
+from .report import add_results_argument, count, environment, open_results, peak, positive, save_json, say
 
 BLOCK = 1 << 17  # rows that are drawn at a time
 MODEL = gj.glm(gj.poisson())
@@ -66,11 +65,6 @@ def write(folder: Path, rows: int, columns: int, both: bool) -> None:
             table.write_table(pa.table([*np.ascontiguousarray(x.T), y], schema=schema))
     for file in [*files.values(), *([] if table is None else [table])]:
         file.close()
-
-
-def peak() -> float:
-    """The most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:

@@ -19,14 +19,14 @@ from .chunking import Pages, mesh_of_source
 from .data import Data, clean
 from .distributions import Family
 from .inputs import check_count, check_number
-from .losses import Sums, chunk_sums, objective, penalty, targets_supported, with_dispersion
+from .losses import Sums, chunk_sums, objective, penalty, targets_supported
 from .models import Model
 from .programs import quick_jit
 from .reading import Reader, add, end, fold, open_reader
 from .results import Fit, History, Status
 from .rows import row_sums
 from .settings import Optimizer, Settings, check_run, make_settings, update
-from .sgd import SGDState, init_run, judged
+from .sgd import SGDState, init_run, judged, sgd_fit
 from .shuffling import Shuffle, check_rows, in_random_order, one_that_counts
 from .sources import ROWS, Source, check_source
 
@@ -223,21 +223,5 @@ def _finish(state: SGDState, params: Any, one: Data, found: tuple[Sums, Any, Arr
     settings, (sums, gradient, copies) = state.settings, found
     value, slope = jax.value_and_grad(penalty)(params, settings.l2)
     loss = sums.nll / sums.weight + value
-    parts = jax.tree.leaves(jax.tree.map(lambda g, s: g / sums.weight + s, gradient, slope))
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in parts]))
-    ended_well = (state.status == Status.COMPLETED) | (state.status == Status.STOPPED_EARLY)
-    return Fit(
-        model=with_dispersion(settings.model, one._replace(weight=copies[None]), sums.deviance),
-        params=params,
-        loss=loss,
-        optimality=largest / jnp.maximum(1, jnp.abs(loss)),
-        steps=state.step,
-        passes=state.passes,
-        status=jnp.where(ended_well & ~jnp.isfinite(loss), Status.NONFINITE, state.status).astype(jnp.int32),
-        rcond=None,
-        aliased=None,
-        infinite=None,
-        l1=jnp.zeros_like(settings.l2),
-        l2=settings.l2,
-        history=history,
-    )
+    gradient = jax.tree.map(lambda g, s: g / sums.weight + s, gradient, slope)
+    return sgd_fit(state, params, one._replace(weight=copies[None]), loss, sums.deviance, gradient, history)

@@ -86,13 +86,10 @@ def is_data(node: Any) -> bool:
     return isinstance(node, Data)
 
 
-def filled_up(data: Data, multiple: int) -> Data:
-    """The rows, and rows of weight 0 after them, so that all divide; of the same values as the last row."""
-    n = len(data.x)
-    more = -n % multiple
-    if more == 0:
-        return data
-    weight = jnp.ones_like(data.y, shape=(n,)) if data.weight is None else data.weight
+def filled_up(data: Data, n: int) -> Data:
+    """So many rows, those beyond the data's own of weight 0, and of the last one's values."""
+    more = n - len(data.x)
+    weight = jnp.ones_like(data.y, shape=data.y.shape[:1]) if data.weight is None else data.weight
     data = jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], more, axis=0)]), data)
     return data._replace(weight=jnp.concatenate([weight, jnp.zeros(more, weight.dtype)]))
 
@@ -108,7 +105,8 @@ def by_rows(function: Callable[..., Total], static_argnums: tuple[int, ...] = ()
             return function(*(given.get(i, arg) for i, arg in enumerate(args)))
 
         def divided(node: Any) -> Any:
-            return filled_up(node, mesh.shape[ROWS]) if is_data(node) else node
+            more = -len(node.x) % mesh.shape[ROWS] if is_data(node) else 0
+            return filled_up(node, len(node.x) + more) if more else node
 
         def spec(node: Any) -> PartitionSpec:
             return PartitionSpec(ROWS) if is_data(node) else PartitionSpec()

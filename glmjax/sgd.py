@@ -274,23 +274,27 @@ def finish_run(state: SGDState, data: Data, history: History | None) -> Fit:
     """The `Fit` of a run as it stands."""
     settings, data = state.settings, clean(data)
     params = state.params if settings.patience is None else state.best
-    value_and_gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)
-    (loss, sums), gradient = value_and_gradient(settings.model, params, data, settings.l2)
-    leaves = jax.tree.leaves(device_gradient(gradient))
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in leaves]))
+    (loss, sums), gradient = jax.value_and_grad(objective, 1, has_aux=True)(settings.model, params, data, settings.l2)
+    state = state._replace(passes=state.passes + 1)
+    return sgd_fit(state, params, data, loss, sums.deviance, device_gradient(gradient), history)
+
+
+def sgd_fit(state: SGDState, params: Any, data: Data, loss: Array, deviance: Array, gradient: Any, history: Any) -> Fit:
+    """What `fit_sgd` returns of a run as it stands: its parameters, and their loss, deviance and gradient."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(gradient)]))
     ended_well = (state.status == Status.COMPLETED) | (state.status == Status.STOPPED_EARLY)
     return Fit(
-        model=with_dispersion(settings.model, data, sums.deviance),
+        model=with_dispersion(state.settings.model, data, deviance),
         params=params,
         loss=loss,
         optimality=largest / jnp.maximum(1, jnp.abs(loss)),
         steps=state.step,
-        passes=state.passes + 1,
+        passes=state.passes,
         status=jnp.where(ended_well & ~jnp.isfinite(loss), Status.NONFINITE, state.status).astype(jnp.int32),
         rcond=None,
         aliased=None,
         infinite=None,
-        l1=jnp.zeros_like(settings.l2),
-        l2=settings.l2,
+        l1=jnp.zeros_like(state.settings.l2),
+        l2=state.settings.l2,
         history=history,
     )

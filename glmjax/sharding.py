@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from .data import Data
 from .inputs import check_count, is_traced
 from .meshes import ROWS
+from .rows import filled_up
 from .sources import Source, check_source
 from .watching import Meeting, follow, lead, open_meeting
 
@@ -66,14 +67,14 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
     if is_traced(data):
         raise TypeError("shard moves arrays, and here they are traced; call it outside of jit and vmap")
     mesh = rows_mesh() if mesh is None else _checked(mesh)
-    local = jax.tree.map(np.asarray, data)
-    counts = agreed_counts(local)
+    counts = agreed_counts(data)
     own, total, devices = process_devices(mesh), sum(counts), mesh.devices.size
     if total < devices:
         raise ValueError(f"mesh has {devices} devices for {total} rows; use fewer, rows_mesh(jax.devices()[:{total}])")
     each = max(-(-count // many) for count, many in zip(counts, own, strict=True))
-    full = all(count == each * many for count, many in zip(counts, own, strict=True))
-    return _spread(local if full else _filled(local, each * own[jax.process_index()]), mesh)
+    if any(count != each * many for count, many in zip(counts, own, strict=True)):
+        data = filled_up(data, each * own[jax.process_index()])  # in all processes, whose programs have weights then
+    return _spread(jax.tree.map(np.asarray, data), mesh)
 
 
 def shard_source(source: Iterable[Data], mesh: Mesh | None = None) -> Source:
@@ -133,15 +134,6 @@ def _spread(data: Data, mesh: Mesh) -> Data:
         return jax.make_array_from_process_local_data(sharding, part, (n, *part.shape[1:]))
 
     return jax.tree.map(spread, data)
-
-
-def _filled(data: Data, n: int) -> Data:
-    """So many rows, those beyond the data's own of weight 0, and of the last one's values."""
-    more: Any = n - len(data.x)
-    weight: Any = np.ones(len(data.x), data.x.dtype) if data.weight is None else data.weight
-    data = jax.tree.map(lambda part: np.concatenate([part, np.repeat(part[-1:], more, axis=0)]), data)
-    filled: Any = np.concatenate([weight, np.zeros(more, weight.dtype)])
-    return data._replace(weight=filled)
 
 
 def _checked(mesh: Any) -> Mesh:
