@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import glmjax as gj
 
-from .processes import end, start
+from .processes import end, open_answers, start
 from .report import add_results_argument, count, environment, open_results, progress, save_figure, save_json, say
 from .streaming import BLOCK, blocks
 
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def work(index: int, n: int, address: str, rows: int, columns: int, place: Path) -> None:
     """One process: fit whenever a line comes in, and say how long it took; the first time keep the numbers."""
+    answers = open_answers()
     gj.sharding.initialize(address, n, index)
     cut = np.linspace(0, rows, n + 1).astype(int)
     own: list[tuple[np.ndarray, np.ndarray]] = []
@@ -49,28 +50,25 @@ def work(index: int, n: int, address: str, rows: int, columns: int, place: Path)
     data = gj.make_data(*(np.concatenate(parts) for parts in zip(*own, strict=True)))
     data = jax.block_until_ready(data if n == 1 else gj.shard(data))
     del own
-    print("ready", flush=True)
+    print("ready", file=answers)
     for line in sys.stdin:
         begun = time.perf_counter()
         fit = jax.block_until_ready(gj.fit_newton(MODEL, data))
-        print(time.perf_counter() - begun, int(fit.passes), flush=True)
+        print(time.perf_counter() - begun, int(fit.passes), file=answers)
         if line.strip() == "first":
             gj.check(fit)
             table = gj.inference(data, fit)
             if index == 0:
                 np.save(place, np.stack([table.estimate, table.std_error]))
-            print("kept", flush=True)
+            print("kept", file=answers)
 
 
 def heard(processes: list[Any]) -> list[list[str]]:
     """A line of each."""
     lines = [process.stdout.readline().split() for process in processes]
-    while not all(lines) or any(line[0].startswith("[Gloo]") for line in lines):
-        for i, process in enumerate(processes):
-            if not lines[i]:
-                raise SystemExit(f"process {i} has ended, with status {process.wait()}")
-            if lines[i][0].startswith("[Gloo]"):
-                lines[i] = process.stdout.readline().split()
+    for i, line in enumerate(lines):
+        if not line:
+            raise SystemExit(f"process {i} has ended, with status {processes[i].wait()}")
     return lines
 
 

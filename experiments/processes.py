@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,3 +41,13 @@ def end(processes: list[Any]) -> None:
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def open_answers() -> IO[str]:
+    """What a process was started with as stdout, for its answers alone: Gloo prints to stdout too, from threads of its
+    own and in pieces, which come to lie between the answers; that goes nowhere from here on.
+    """
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    return answers
