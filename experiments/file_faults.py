@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def numbered(i: int) -> gj.Fit:
     """A fit all of whose numbers are i; NumPy's, since JAX does not like its process to be copied."""
+    one: Any
+    many: Any
     one, many = np.full((), i, np.int32), np.full(SIZE, i, np.int32)
     params = gj.Dense(many, one)
     return gj.Fit(MODEL, params, one, one, one, one, one, one, params, params, one, one, None)

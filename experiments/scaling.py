@@ -185,7 +185,7 @@ def run(options: argparse.Namespace) -> int:
             say(f"{n:>11,} rows: {one['seconds']:.2f} s in {one['passes']} passes, {n * one['passes'] / one['seconds'] / 1e6:.1f}M "
                 f"rows/s (first call {one['first']:.2f} s), peak {one['MB']:.0f} MB above {one['MB before']:.0f}; {compared}")  # fmt: skip
             status |= int(one["status"] != gj.Status.CONVERGED or away > 1e-10)
-        over = []
+        over: list[dict[str, Any]] = []
         for devices in options.devices:
             one = apart(devices, partial(over_devices, options.device_rows, options.columns, options.repeats))
             away = float(np.max(np.abs(one["params"] - (over or [one])[0]["params"])) / np.max(np.abs(wanted)))

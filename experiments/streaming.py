@@ -2,7 +2,8 @@
 
 Draws `--rows` x `--columns` normal numbers and Poisson counts to a temporary .npy and a Parquet file, a block at a time;
 reads each with no model; fits each by passes over the file; and compares the coefficients with those of the fit in
-memory, where that has room. The peak of memory is that of the whole process above what it was before the first row,
+memory, where that has room. Files beyond memory come from the disk in every pass, so the page cache lets go of them
+before each; then once more from the page cache, where a small file stays. The peak of memory is that of the whole process above what it was before the first row,
 compiled programs included; the fit in memory comes after it is read off. The files are deleted at the end.
 """
 
@@ -12,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,19 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def from_disk(source: gj.streaming.Source, files: list[Path]) -> gj.streaming.Source:
+    """The source, nothing of whose files is in memory when a pass begins."""
+
+    def read() -> Iterator[gj.Data]:
+        for path in files:
+            with path.open("rb") as file:
+                os.fsync(file)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return iter(source)
+
+    return replace(source, read=read)
+
+
 def measure(name: str, source: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Readings and fits of one source."""
     first, fit = seconds(lambda: gj.streaming.fit_newton(MODEL, source, progress=True))
@@ -111,10 +126,16 @@ def compare(options: argparse.Namespace, folder: Path, place: Path, record: dict
     took, _ = seconds(lambda: write(place, rows, columns, not options.no_parquet))
     say(f"{rows:,} x {columns} rows written in {took:.0f} s, {needed / 1e9:.1f} GB")
     x, y = (np.load(place / f"{name}.npy", mmap_mode="r") for name in ("x", "y"))
-    sources = {".npy": gj.streaming.array_source(x, y)}
+    files = {".npy": [place / "x.npy", place / "y.npy"], "Parquet": [place / "rows.parquet"]}
+    held = {".npy": gj.streaming.array_source(x, y)}
     if not options.no_parquet:
         names = [f"x{j}" for j in range(columns)]
-        sources["Parquet"] = gj.streaming.parquet_source(place / "rows.parquet", names, "y")
+        held["Parquet"] = gj.streaming.parquet_source(place / "rows.parquet", names, "y")
+    sources = {}
+    for name, source in held.items():
+        if hasattr(os, "posix_fadvise"):
+            sources[f"{name}, from disk"] = from_disk(source, files[name])
+        sources[f"{name}, from the page cache"] = source
     found = {name: measure(name, source, options) for name, source in sources.items()}
     record |= {"peak MB": peak() - before, "MB before": before, "sources": found}
     say(f"peak memory {record['peak MB']:.0f} MB above the {before:.0f} MB before the first row; x is "

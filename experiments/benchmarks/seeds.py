@@ -5,6 +5,7 @@ penalty, on all 1,797 digits in float32. Runs are interleaved; peers are raced a
 """
 
 import argparse
+import importlib
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -24,9 +25,8 @@ import glmjax as gj
 
 from ..report import add_results_argument, console, count, environment, open_results, save_json, say, seconds, spread
 
-torch: Any
 try:
-    import torch
+    torch: Any = importlib.import_module("torch")
 except ModuleNotFoundError:
     torch = None
 
