@@ -141,16 +141,18 @@ def read_ahead(chunks: Iterator[Any]) -> Iterator[Any]:
 
 
 def device_chunks(
-    parts: Iterator[Data], rows: int, pages: Pages, mesh: Mesh | None = None
+    parts: Iterator[Data], rows: int, pages: Pages, mesh: Mesh | None, counts: list[tuple[int, int]]
 ) -> Iterator[tuple[Data, int]]:
-    """The rows in chunks of one shape on the device, or spread over a mesh, read ahead: what a pass is over."""
+    """The rows in chunks of one shape on the device, or spread over a mesh, read ahead: what a pass is over. `counts`
+    are for `spread_chunks`.
+    """
     if mesh is not None:
         own = own_devices(mesh)
         rows += -rows % own
         first = next(parts, None)  # as it is: a chunk has a weight in any case
         agreed_counts(first, rows // own)
         parts = chain([] if first is None else [first], parts)
-        return spread_chunks(read_ahead(chunks_of(parts, rows, pages, whole=True)), mesh)
+        return spread_chunks(read_ahead(chunks_of(parts, rows, pages, whole=True)), mesh, counts)
     return ((jax.device_put(chunk), count) for chunk, count in read_ahead(chunks_of(parts, rows, pages)))
 
 
@@ -162,4 +164,4 @@ def mesh_of_source(source: Any) -> Mesh | None:
 def count_rows(source: Iterable[Data], *, rows: int = ROWS) -> int:
     """Read a source as a pass does, with no model behind it: how many rows it has, and how fast they arrive."""
     check_source(source)
-    return sum(count for _, count in device_chunks(parts_of(source), check_count(rows, "rows"), Pages()))
+    return sum(count for _, count in device_chunks(parts_of(source), check_count(rows, "rows"), Pages(), None, []))

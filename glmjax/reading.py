@@ -20,7 +20,7 @@ from .chunking import Pages, device_chunks, mesh_of_source, parts_of
 from .data import Data, row_weight
 from .distributions import Family
 from .inputs import check_count, float_dtype
-from .sources import check_source
+from .sources import AGAIN, check_source
 
 Total = TypeVar("Total")
 EMPTY = "the source is empty: it yields no rows; nothing can be fitted to no data"
@@ -31,7 +31,7 @@ IN_FLIGHT = 4  # chunks that the device may be behind by: each keeps its rows in
 @dataclass
 class Reader:
     """A source and what its passes have in common; the host's own state: how many passes there were, and from the
-    first of them the number of rows, the first chunks, and whether rows have weights.
+    first of them the number of rows, the first chunks, whether rows have weights, and the counts of `spread_chunks`.
     """
 
     source: Iterable[Data]
@@ -42,6 +42,7 @@ class Reader:
     count: int = 0
     first: tuple[Data, ...] = ()
     weighted: bool = False
+    counts: list[tuple[int, int]] = field(default_factory=list)
     pages: Pages = field(default_factory=Pages)
 
     def chunks(self) -> Iterator[Data]:
@@ -53,8 +54,8 @@ class Reader:
         parts = self._noted(parts_of(self.source, None if self.passes else self.family, features=False))
         self.first = self.first if self.passes else ()
         self.passes += 1
-        count, began, shown = 0, time.monotonic(), 0.0
-        for chunk, rows in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source)):
+        count, began, shown, counts = 0, time.monotonic(), 0.0, list(self.counts)
+        for chunk, rows in device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source), counts):
             count += rows
             if self.passes == 1 and len(self.first) < FIRST:
                 self.first += (chunk,)
@@ -62,15 +63,14 @@ class Reader:
             now = time.monotonic()
             if self.progress and sys.stderr.isatty() and now - shown > 1:
                 shown = self._show(count, now - began)
+        self.counts = counts
         if self.passes == 1:
             self.count = count
         if count == 0 and self.count == 0:
             raise ValueError(EMPTY)
         if count != self.count:
             raise ValueError(
-                f"the source yields {self.count} rows the first time and {count} in pass {self.passes}; it must yield "
-                "the same rows each time: a generator or an open file can be read once only; pass Source(function), "
-                "whose function starts it anew"
+                f"the source yields {self.count} rows the first time and {count} in pass {self.passes}; {AGAIN}"
             )
         if self.progress:
             self._show(count, time.monotonic() - began)
@@ -78,7 +78,7 @@ class Reader:
     def peek(self) -> None:
         """Look at the first chunks, which a pass takes again: as many as the first pass keeps."""
         parts = self._noted(parts_of(self.source, self.family, features=False))
-        chunks = device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source))
+        chunks = device_chunks(parts, self.rows, self.pages, mesh_of_source(self.source), [])
         self.first = tuple(chunk for chunk, _ in islice(chunks, FIRST))
         if not self.first:
             raise ValueError(EMPTY)

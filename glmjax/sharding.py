@@ -18,7 +18,7 @@ from .data import Data
 from .inputs import check_count, is_traced
 from .meshes import ROWS
 from .rows import filled_up
-from .sources import Source, check_source
+from .sources import AGAIN, Source, check_source
 from .watching import Meeting, follow, lead, open_meeting
 
 _SCHEMA = (
@@ -114,12 +114,25 @@ def own_devices(mesh: Mesh) -> int:
     return process_devices(mesh)[jax.process_index()]
 
 
-def spread_chunks(chunks: Iterator[tuple[Data, int]], mesh: Mesh) -> Iterator[tuple[Data, int]]:
-    """The chunks of all processes, of one shape, spread over the mesh, and how many of their rows are the sources'."""
+def spread_chunks(
+    chunks: Iterator[tuple[Data, int]], mesh: Mesh, counts: list[tuple[int, int]]
+) -> Iterator[tuple[Data, int]]:
+    """The chunks of all processes, of one shape, spread over the mesh, and how many of their rows are the sources'.
+
+    `counts` are those of each chunk, of this process and in total. A pass that is given none asks all processes for
+    them, chunk by chunk, and adds them to it; one that is given them waits for nobody.
+    """
     held: Any
     held, count = next(chunks)
+    known = iter(counts) if counts else None
     while True:
-        total = int(from_all(np.asarray(count, np.int32)).sum())
+        if known is None:
+            total = int(from_all(np.asarray(count, np.int32)).sum())
+            counts += [(count, total)] if total else []
+        else:
+            own, total = next(known, (0, 0))
+            if own != count:
+                raise ValueError(f"the source yields {own} rows for a chunk the first time and {count} later; {AGAIN}")
         if total == 0:
             return
         yield _spread(held, mesh), total

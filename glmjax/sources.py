@@ -17,6 +17,11 @@ from .inputs import check_count, columns_of
 
 ROWS = 65536  # of a chunk: some ms of work, and 10 MB of 20 columns
 
+AGAIN = (
+    "it must yield the same rows each time: a generator or an open file can be read once only; pass Source(function), "
+    "whose function starts it anew"
+)
+
 
 class Part(NamedTuple):
     """A run of so many rows of a source, which `read()` yields."""

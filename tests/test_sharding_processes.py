@@ -191,6 +191,22 @@ def test_rows_that_differ_in_more_than_their_number_are_an_error_in_both(togethe
         assert "spread over (51, 3)" in ended[1]  # of process 0 two devices, and of process 1 one
 
 
+def test_rows_that_are_fewer_in_a_later_pass_of_one_process_end_both(together):
+    other, fewer = together("""
+        reads = []
+
+        def read():
+            reads.append(len(x[own]) - (5 if index and reads else 0))
+            yield gj.make_data(x[own][:reads[-1]], y[own][:reads[-1]])
+
+        gj.streaming.fit_newton(gj.glm(gj.poisson()), gj.sharding.shard_source(gj.streaming.Source(read)), rows=8)
+    """)
+    assert (other[0] != 0, fewer[0]) == (True, 1), (other, fewer)
+    words = "the source yields 8 rows for a chunk the first time and 4 later; it must yield the same rows each time"
+    assert words in fewer[2]
+    assert re.search(rf"glmjax: process 1 \(.*\) ended by ValueError: {words}", other[2]), other
+
+
 def test_train_goes_on_from_what_the_first_process_finds(together):
     ended = together("""
         data = gj.shard(gj.make_data(x[own], y[own], family=gj.poisson()))
