@@ -21,7 +21,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # as trees all the same: without, a lane's bits depended on the others'. What tests start as processes of their own is
 # compiled as everywhere.
 QUICK = (
-    "--xla_backend_optimization_level=1 --xla_disable_hlo_passes=cpu-parallel-task-assigner "
+    "--xla_backend_optimization_level=0 --xla_disable_hlo_passes=cpu-parallel-task-assigner "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 
@@ -85,7 +85,19 @@ FIRST = (
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items):
+# Tests that take ten seconds or more and show in another case what a quick one shows: `python -m pytest -m slow`.
+SLOW = frozenset((Path(__file__).parent / "slow.txt").read_text().splitlines())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.nodeid in SLOW:
+            item.add_marker(pytest.mark.slow)
+    found = {item.nodeid.split("[")[0] for item in items}  # which cases there are depends on the folders of real data
+    files = {name.split("::")[0] for name in found if not any("::" in argument for argument in config.args)}
+    if lost := sorted(name for name in SLOW if name.split("::")[0] in files and name.split("[")[0] not in found):
+        raise pytest.UsageError(f"tests/slow.txt names what is no test: {', '.join(lost)}")
     place = {f"test_{name}": i for i, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
 
