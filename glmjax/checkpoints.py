@@ -21,6 +21,7 @@ from .arguments import Arguments, fingerprint
 from .chunking import mesh_of_source
 from .data import Data
 from .inputs import check_count, check_number
+from .meshes import check_alike
 from .reading import Reader, fold
 from .results import RUNNING, Status
 from .sharding import from_all, from_first, own_rows
@@ -153,6 +154,7 @@ def _itself(chunk: Data) -> Data:
 def open_log(reader: Reader, path: str | os.PathLike | None, every: float, max_steps: int, **call: Any) -> Log:
     """The log of a call, with what its file knows if there is one; raises where that is of another call."""
     check_number(every, "every", at_least=0)
+    check_alike(mesh_of_source(reader.source), **call, max_steps=max_steps)
     if path is None:
         return Log(reader)
     text = {name: in_words(value) for name, value in call.items()}

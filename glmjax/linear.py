@@ -13,6 +13,7 @@ from .factors import Penalty
 from .implicit import implicit_tangent
 from .inputs import check_count, check_number, is_traced
 from .losses import objective, targets_supported, with_dispersion
+from .meshes import check_alike, mesh_of
 from .models import Model, check_params, check_problem, in_dtype
 from .predictors import Dense, Linear
 from .programs import quick_jit
@@ -125,6 +126,7 @@ def as_task(
     if params is not None:
         check_params(model, params, data.x.shape[1])
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    check_alike(mesh_of(data), model=model, params=params, l2=l2, tol=tol, max_steps=max_steps)
     tol = default_tol * float(jnp.finfo(dtype).eps) if tol is None else tol
     return Task(
         model=in_dtype(model, dtype),

@@ -19,6 +19,7 @@ from .implicit import implicit_tangent
 from .inputs import is_traced
 from .linear import Task, centered, check_alpha_given, check_penalty, free_shift, make_task
 from .losses import objective
+from .meshes import check_alike, mesh_of
 from .models import Model
 from .predictors import Dense
 from .programs import quick_jit
@@ -133,6 +134,7 @@ def make_net(
         index = tuple(int(i) for i in np.argwhere(np.asarray(low > high))[0])
         place = ", ".join(map(str, index))
         raise ValueError(f"lower[{place}] = {low[index]} is above upper[{place}] = {high[index]}; swap or widen them")
+    check_alike(mesh_of(data), l1=l1, standardize=standardize, lower=lower, upper=upper)
     sparse = jnp.broadcast_to(jnp.asarray(l1, task.l2.dtype), task.l2.shape)
     net = Net(task, sparse, low, high)
     return standardized(net, deviations(task.data)) if standardize else net

@@ -13,7 +13,7 @@ from jax import Array
 from .data import Data, valid_rows
 from .inputs import check_count, check_key, check_number, is_traced
 from .losses import objective
-from .meshes import device_gradient
+from .meshes import check_alike, device_gradient, mesh_of
 from .minibatches import check_order
 from .models import Model, check_params, check_problem, in_dtype
 
@@ -69,6 +69,8 @@ def make_settings(
     if params is not None:
         check_params(model, params, d)
         params = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+    numbers = {"learning_rate": learning_rate, "batch_size": batch_size, "l2": l2, "patience": patience}
+    check_alike(mesh_of(data), model=model, key=key, params=params, **numbers)
     settings = Settings(
         model=in_dtype(model, dtype),
         optimizer=optimizer,

@@ -42,7 +42,9 @@ def shard(data: Data, mesh: Mesh | None = None) -> Data:
     Each device gets as many rows; where they do not divide, rows of weight 0, which are inert, fill them up. Of several
     processes each gives its own rows, as many as it has, and the fit is that of all rows, in every process. Numbers are
     those of one device to rounding, statuses are the same; `fit_sgd` takes the same minibatches, where the rows divide.
-    An `order` is one of the rows as they are filled up: their number tells whether it is that of all epochs.
+    An `order` is one of the rows as they are filled up: their number tells whether it is that of all epochs. Folds and
+    samples that a key deals are of the rows as they are filled up, too. Processes whose other arguments of a fit differ
+    get a ValueError, all of them.
 
     A fit sees by its data that they are spread, under `vmap` over y, weights or penalties too. Under a `jit` whose
     argument is the data that cannot be seen: call it under `jax.set_mesh(mesh)`. What is not made of sums over the rows

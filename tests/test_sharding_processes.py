@@ -207,6 +207,29 @@ def test_rows_that_are_fewer_in_a_later_pass_of_one_process_end_both(together):
     assert re.search(rf"glmjax: process 1 \(.*\) ended by ValueError: {words}", other[2]), other
 
 
+def test_processes_that_ask_for_different_fits_are_told_so(together):
+    for ended in together("""
+        poisson, data = gj.glm(gj.poisson()), gj.shard(gj.make_data(x[own], y[own]))
+        source = gj.sharding.shard_source([gj.make_data(x[own], y[own])])
+        for fit in (
+            lambda: gj.fit_newton(poisson, data, l2=0.1 * (1 + index)),
+            lambda: gj.fit_lbfgs(gj.glm((gj.poisson, gj.normal)[index]()), data),
+            lambda: gj.fit_elastic_net(poisson, data, l1=0.1 * (1 + index)),
+            lambda: gj.fit_sgd(poisson, data, jax.random.key(index)),
+            lambda: gj.streaming.fit_newton(poisson, source, params=gj.Dense(np.full(3, index), np.zeros(()))),
+        ):
+            try:
+                fit()
+            except ValueError as error:
+                print(error)
+        print("score", gj.fit_newton(poisson, data, l2=0.1).optimality < 1e-8)
+    """):
+        assert ended[0] == 0, ended
+        words = r"^(\w+) is not the same in process 0 and process 1, which fit one model together: "
+        assert re.findall(words, ended[1], flags=re.M) == ["l2", "model", "l1", "key", "params"]
+        assert "score True" in ended[1]
+
+
 def test_train_goes_on_from_what_the_first_process_finds(together):
     ended = together("""
         data = gj.shard(gj.make_data(x[own], y[own], family=gj.poisson()))
