@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ _DROP = 'missing="drop"'  # as it is called in Python
 def run_fit(options: argparse.Namespace, ahead: Callable[[], Any]) -> int:
     """`glmjax fit`; `ahead` is from `started`."""
     with naming(options.file), jax.enable_x64(not options.float32):
+        jax.devices()  # what takes its time to start does so while the file is read
+        import_module("scipy.linalg.cython_lapack")  # where JAX has LAPACK from
         made = ahead()
         if made is None:
             table = rows(options)
