@@ -249,7 +249,7 @@ def differences(gradient, at, step=1e-3):
     return np.asarray(rows)
 
 
-def test_observed_information_and_an_estimated_alpha(key):
+def test_observed_information_is_the_inverse_of_the_covariance(key):
     x = jax.random.normal(key, (60, 2))
     data = gj.make_data(x, (x[:, 0] + jax.random.normal(jax.random.fold_in(key, 1), (60,)) > 0).astype(float))
     fit = gj.fit_newton(gj.glm(gj.bernoulli("probit")), data)
@@ -258,32 +258,38 @@ def test_observed_information_and_an_estimated_alpha(key):
     np.testing.assert_allclose(table.covariance, inverse, rtol=1e-9, atol=1e-12)
     assert np.abs(table.std_error - gj.inference(data, fit).std_error).max() > 1e-3
 
+
+@pytest.mark.parametrize("family", [gj.negative_binomial(), gj.negative_binomial1()], ids=lambda family: family.name)
+def test_an_estimated_alpha(family, key):
     x = jax.random.normal(key, (200, 3))  # the shape in which other files estimate alpha: programs are shared
     k_rate, k_count = jax.random.split(key)
     counts = jax.random.poisson(k_count, jnp.exp(x[:, 0]) * jax.random.gamma(k_rate, 1.5, (200,))).astype(float)
-    for family in (gj.negative_binomial(), gj.negative_binomial1()):
-        data = gj.make_data(x, counts)
-        fit = gj.fit_newton(gj.glm(family), data)
-        at = jnp.append(vector(fit.params), fit.model.family.alpha)
+    data = gj.make_data(x, counts)
+    fit = gj.fit_newton(gj.glm(family), data)
+    at = jnp.append(vector(fit.params), fit.model.family.alpha)
 
-        def nll(at, fit=fit, data=data):
-            family = gj.Family(**{**vars(fit.model.family), "alpha": at[-1]})
-            return -gj.log_likelihood(gj.glm(family), params_of(at[:-1], fit.params), data)
+    def nll(at):
+        family = gj.Family(**{**vars(fit.model.family), "alpha": at[-1]})
+        return -gj.log_likelihood(gj.glm(family), params_of(at[:-1], fit.params), data)
 
-        hessian = differences(jax.jit(jax.grad(nll)), np.asarray(at))
-        inverse = np.linalg.inv(hessian)
-        # Of negative_binomial1 the observed information is the Fisher one: it has no other.
-        own = family.name == "negative_binomial"
-        table = gj.inference(data, fit, covariance=gj.observed if own else gj.fisher)
-        np.testing.assert_allclose(table.covariance, inverse, rtol=1e-7, atol=1e-10)
-        np.testing.assert_allclose(table.estimate, at, rtol=1e-14)
-        assert table.aic == pytest.approx(2 * 5 - 2 * table.log_likelihood)
-        if own:  # block by block
-            fisher = gj.inference(data, fit)
-            block = np.linalg.inv(gj.fisher_information(fit.model, fit.params, data))
-            np.testing.assert_allclose(fisher.covariance[:-1, :-1], block, rtol=1e-9, atol=1e-12)
-            assert np.all(fisher.covariance[-1, :-1] == 0)
-            assert fisher.std_error[-1] == pytest.approx(float(hessian[-1, -1]) ** -0.5, rel=1e-9)
+    hessian = differences(jax.jit(jax.grad(nll)), np.asarray(at))
+    inverse = np.linalg.inv(hessian)
+    # Of negative_binomial1 the observed information is the Fisher one: it has no other.
+    own = family.name == "negative_binomial"
+    table = gj.inference(data, fit, covariance=gj.observed if own else gj.fisher)
+    np.testing.assert_allclose(table.covariance, inverse, rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(table.estimate, at, rtol=1e-14)
+    assert table.aic == pytest.approx(2 * 5 - 2 * table.log_likelihood)
+    if own:  # block by block
+        fisher = gj.inference(data, fit)
+        block = np.linalg.inv(gj.fisher_information(fit.model, fit.params, data))
+        np.testing.assert_allclose(fisher.covariance[:-1, :-1], block, rtol=1e-9, atol=1e-12)
+        assert np.all(fisher.covariance[-1, :-1] == 0)
+        assert fisher.std_error[-1] == pytest.approx(float(hessian[-1, -1]) ** -0.5, rel=1e-9)
+
+
+def test_an_alpha_at_its_bound_has_no_error(key):
+    x = jax.random.normal(key, (200, 3))
     poisson = gj.make_data(x, jax.random.poisson(key, 4.0, (200,)).astype(float) // 2 + 3)
     fit = gj.fit_newton(gj.glm(gj.negative_binomial()), poisson)
     assert fit.status == gj.Status.BOUNDARY
