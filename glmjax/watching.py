@@ -19,6 +19,7 @@ _CONNECTING = 60  # seconds until all processes must have found each other
 _ANSWERING = 10  # seconds for one try
 _PATIENCE = 60  # seconds after which a process that waits for others says so
 _CAUSE = 1  # second for the death of another process to be heard of, where that is the cause of an error here
+_PARTING = 5  # seconds for JAX to let go of all processes, once the first has ended by it
 
 _checkpoint: str | None = None  # the last that was written, here or in process 0
 _watch: "_Watch | None" = None  # one a process, as JAX's own runtime is
@@ -66,6 +67,7 @@ class _Watch:
         self.status: Any = None  # as it was given to `sys.exit`
         self.working = set(peers)  # those that have not said goodbye
         self.alone = threading.Event()  # once there are none
+        self.gone = threading.Event()  # once JAX has let go of the others, so that none is missed any more
         self.lock = threading.Lock()
 
     def tell(self, line: str) -> None:
@@ -211,14 +213,16 @@ def _listen(watch: _Watch, process: Process, lines: TextIO) -> None:
         for line in lines:
             what, _, rest = line.strip().partition(" ")
             if what == "goodbye":
-                return watch.part(process)
+                watch.part(process)
             if what == "checkpoint":
                 _checkpoint = rest
             if what == "error":
                 return _end(watch, f"{process} ended by {rest}")
             if what == "over":
                 return _end(watch, rest)
-    _end(watch, f"{process} died")
+    # JAX lets all processes go at once: who has said goodbye may have ended by it, or have died before.
+    if process in watch.working or not watch.gone.wait(_PARTING):
+        _end(watch, f"{process} died")
 
 
 def _end(watch: _Watch, what: str) -> None:
@@ -259,9 +263,9 @@ def _fail(watch: _Watch, what: str) -> None:
 
 
 def _leave(watch: _Watch) -> None:
-    """The last thing that a process does, before JAX waits for the others, 5 minutes, and aborts all that still work.
+    """The last thing that a process does. JAX waits for the others, 5 minutes, and aborts all that still work.
 
-    So here it waits for them, as long as they take; process 0 says goodbye when all others have.
+    So here it waits for them first, as long as they take; process 0 says goodbye when all others have.
     """
     if not watch.failed and watch.status not in (None, 0):
         _fail(watch, f"sys.exit({watch.status!r})")
@@ -277,6 +281,10 @@ def _leave(watch: _Watch) -> None:
         watch.alone.wait()
     if watch.is_first:
         watch.tell("goodbye")
+    import jax
+
+    jax.distributed.shutdown()
+    watch.gone.set()
 
 
 def _forget(watch: _Watch) -> None:

@@ -160,6 +160,18 @@ def test_who_has_done_its_work_waits_for_the_others(together):
     assert re.search(r"glmjax: process 1 \(.*\) has done its work, and waits for process 0 \(pid", waiting[2]), waiting
 
 
+def test_a_process_that_dies_when_all_work_is_done_is_named_too(together):
+    other, killed = together("""
+        import os, signal
+        from glmjax import watching
+        watching._PARTING = 0.5
+        if index == 1:
+            jax.distributed.shutdown = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert (other[0], killed[0]) == (1, -signal.SIGKILL)
+    assert re.search(r"glmjax: process 1 \(.*\) died; ", other[2]), other
+
+
 def test_rows_that_differ_in_more_than_their_number_are_an_error_in_both(together):
     for ended in together("""
         plain = gj.make_data(x[own], y[own])
