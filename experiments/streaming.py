@@ -3,8 +3,9 @@
 Draws `--rows` x `--columns` normal numbers and Poisson counts to a temporary .npy and a Parquet file, a block at a time;
 reads each with no model; fits each by passes over the file; and compares the coefficients with those of the fit in
 memory, where that has room. Files beyond memory come from the disk in every pass, so the page cache lets go of them
-before each; then once more from the page cache, where a small file stays. The peak of memory is that of the whole process above what it was before the first row,
-compiled programs included; the fit in memory comes after it is read off. The files are deleted at the end.
+before each; then once more from the page cache, where a small file stays. The peak of memory is that of the whole
+process above what it was before the first row, compiled programs included; the fit in memory comes after it is read
+off. The files are deleted at the end.
 """
 
 import argparse

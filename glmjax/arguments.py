@@ -1,7 +1,5 @@
 """The arguments of a batch of lanes as leaves: which of them have lanes, what one lane has of each."""
 
-import hashlib
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +7,7 @@ import jax
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
-from .inputs import is_traced
+from .inputs import digest, is_traced
 
 Function = Callable[..., Any]
 
@@ -82,10 +80,4 @@ def lanes_of(leaf: Any, axis: int, start: int, size: int) -> Any:
 def fingerprint(function: Function, arguments: Arguments) -> str:
     """What tells this call's arguments from others'."""
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
-    tree = re.sub(r" at 0x[0-9a-f]+", "", str(arguments.tree))  # functions in descriptions, wherever they lie in memory
-    seen = hashlib.blake2b(f"{name} {arguments.axes} {tree}".encode(), digest_size=16)
-    for leaf in arguments.leaves:
-        data = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        seen.update(f"{data.shape} {data.dtype}".encode())
-        seen.update(np.ascontiguousarray(data).tobytes())
-    return seen.hexdigest()
+    return digest(jax.tree.unflatten(arguments.tree, arguments.leaves), f"{name} {arguments.axes}")

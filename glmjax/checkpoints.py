@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .archives import read_archive, write_archive
-from .arguments import Arguments, fingerprint
 from .chunking import mesh_of_source
 from .data import Data
-from .inputs import check_count, check_number
+from .inputs import check_count, check_number, digest
 from .meshes import check_alike
 from .reading import Reader, fold
 from .results import RUNNING, Status
@@ -204,8 +203,7 @@ def in_words(value: Any) -> str:
     """A number, a name or None as text, anything else as what tells it from others of its kind."""
     if value is None or isinstance(value, str):
         return str(value)
-    leaves, tree = jax.tree.flatten(value)
+    leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and np.ndim(leaves[0]) == 0 and leaves[0] is value:
         return repr(float(value))
-    leaves = [np.asarray(leaf) for leaf in leaves]
-    return fingerprint(open_log, Arguments(leaves, (), tree, 1))
+    return digest(value)

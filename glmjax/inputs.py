@@ -4,10 +4,12 @@ Checks run on the host, in NumPy, before JAX sees a value: with x64 off JAX itse
 turn 1e39 into infinity without a word. Traced arrays pass with their shapes checked only.
 """
 
+import hashlib
 import math
 import numbers
 import operator
 import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +27,19 @@ _CODED = ("category", "categorical", "enum", "dictionary")  # how pandas, polars
 def is_traced(*values: Any) -> bool:
     """Whether any leaf of `values` is a tracer, so that only its shape can be checked."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def digest(value: Any, name: str = "") -> str:
+    """What tells a value of this name from others: its structure and what its arrays hold, as 32 hexadecimal digits."""
+    leaves, tree = jax.tree.flatten(value)
+    words = re.sub(r" at 0x[0-9a-f]+", "", f"{name} {tree}")  # functions in descriptions lie anywhere in memory
+    seen = hashlib.blake2b(words.encode(), digest_size=16)
+    for leaf in leaves:
+        key = isinstance(leaf, Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if key else leaf)
+        seen.update(f"{array.shape} {array.dtype}".encode())
+        seen.update(np.ascontiguousarray(array).tobytes())
+    return seen.hexdigest()
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype:

@@ -16,7 +16,7 @@ from .data import Data, clean
 from .inputs import check_count, check_number
 from .lanes import any_lane
 from .losses import objective, targets_supported, with_dispersion
-from .meshes import device_count, device_gradient
+from .meshes import check_alike, device_count, device_gradient, mesh_of
 from .minibatches import in_epochs, shuffled, take
 from .models import Model, check_problem, in_dtype, init
 from .results import Fit, History, Status
@@ -150,6 +150,7 @@ def fit_sgd(
     Reference: Robbins and Monro (1951), A stochastic approximation method; Bottou, Curtis and Nocedal (2018).
     """
     epochs = check_count(epochs, "epochs")
+    check_alike(mesh_of(data), epochs=epochs)
     settings, params = make_settings(model, data, key, params, optimizer, learning_rate, batch_size, l2, patience)
     order, validation = check_run(settings.model, data, key, order, validation)
     return _fit(settings, data, key, params, order, validation, epochs)

@@ -16,10 +16,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .data import Data
 from .inputs import check_count, is_traced
+from .meetings import Meeting, open_meeting
 from .meshes import ROWS
 from .rows import filled_up
 from .sources import AGAIN, Source, check_source
-from .watching import Meeting, follow, lead, open_meeting
+from .watching import follow, lead
 
 _SCHEMA = (
     *("rows", "columns of x", "bits of x", "numbers a target"),

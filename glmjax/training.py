@@ -14,11 +14,10 @@ import numpy as np
 import optax
 from jax import Array
 
-from .arguments import Arguments, fingerprint
 from .batches import show_line
 from .data import Data
-from .inputs import check_count, check_key, is_traced
-from .meshes import mesh_of
+from .inputs import check_count, check_key, digest, is_traced
+from .meshes import check_alike, mesh_of
 from .minibatches import in_epochs
 from .models import Model
 from .results import Fit, History, Status
@@ -79,6 +78,7 @@ def train(
         raise ValueError("key has 0 lanes; give one key, or some from jax.random.split(key, seeds)")
     first = key[0] if lanes else key
     check_key(first)
+    check_alike(mesh_of(data), epochs=epochs)
     settings, params = make_settings(model, data, first, params, optimizer, learning_rate, batch_size, l2, patience)
     order, validation = check_run(settings.model, data, first, order, validation)
     parts = None if order is None else in_epochs(order, data.x.shape[0], epochs)
@@ -123,11 +123,11 @@ _lanes_end = jax.jit(jax.vmap(finish_run, (0, None, 0)))
 
 def _mark(*run: Any) -> np.ndarray:
     """What tells this run from others, however many epochs it is to have."""
-    leaves, tree = jax.tree.flatten(run)
-    leaves = [
-        _rows_mark(leaf) if isinstance(leaf, Array) and not leaf.is_fully_addressable else leaf for leaf in leaves
-    ]
-    return np.frombuffer(bytes.fromhex(fingerprint(train, Arguments(leaves, (), tree, 1))), np.uint8)
+
+    def known(leaf: Any) -> Any:
+        return _rows_mark(leaf) if isinstance(leaf, Array) and not leaf.is_fully_addressable else leaf
+
+    return np.frombuffer(bytes.fromhex(digest(jax.tree.map(known, run))), np.uint8)
 
 
 def _rows_mark(leaf: Array) -> np.ndarray:

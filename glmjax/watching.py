@@ -6,53 +6,24 @@ so it is known at once; a process that ends of itself says goodbye before. Lines
 
 import atexit
 import os
-import secrets
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
-_CONNECTING = 60  # seconds until all processes must have found each other
-_ANSWERING = 10  # seconds for one try
+import jax
+
+from .meetings import Connections, Meeting, Process, come_to, wait_for_all
+
+_ENDING = 10  # seconds that a process which has failed may take to end
 _PATIENCE = 60  # seconds after which a process that waits for others says so
 _CAUSE = 1  # second for the death of another process to be heard of, where that is the cause of an error here
 _PARTING = 5  # seconds for JAX to let go of all processes, once the first has ended by it
 
 _checkpoint: str | None = None  # the last that was written, here or in process 0
 _watch: "_Watch | None" = None  # one a process, as JAX's own runtime is
-
-
-class Process(NamedTuple):
-    """One process of a run."""
-
-    number: int
-    pid: int
-    host: str
-
-    def __str__(self) -> str:
-        return f"process {self.number} (pid {self.pid} on {self.host})"
-
-
-class Meeting(NamedTuple):
-    """Where process 0 is to be found, and the word by which the processes of a run know each other."""
-
-    process: Process
-    word: str
-    port: int
-    hosts: tuple[str, ...]
-
-    def text(self) -> str:
-        """All of it, on a line."""
-        return " ".join([str(self.process.pid), self.process.host, self.word, str(self.port), *self.hosts])
-
-    @staticmethod
-    def read(text: str) -> "Meeting":
-        """From the line."""
-        pid, host, word, port, *hosts = text.split()
-        return Meeting(Process(0, int(pid), host), word, int(port), tuple(hosts))
 
 
 class _Watch:
@@ -91,90 +62,23 @@ def note_checkpoint(path: str | os.PathLike) -> None:
         _watch.tell(f"checkpoint {_checkpoint}")
 
 
-def open_meeting(host: str | None) -> tuple[socket.socket, Meeting]:
-    """What process 0 does first: a socket that listens, at the address by which the others know it if that is known."""
-    server, name = None, socket.gethostname()
-    if host is not None:
-        with suppress(OSError):  # it is another's address, or one that is translated on the way
-            family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-            server = socket.create_server(address, family=family, backlog=socket.SOMAXCONN)
-    if server is None:
-        both = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if both else socket.AF_INET
-        server = socket.create_server(("", 0), family=family, backlog=socket.SOMAXCONN, dualstack_ipv6=both)
-    hosts = dict.fromkeys([*([] if host is None else [host]), *_addresses(name), name])
-    meeting = Meeting(Process(0, os.getpid(), name), secrets.token_hex(8), server.getsockname()[1], tuple(hosts)[:8])
-    return server, meeting
-
-
-def _addresses(name: str) -> Iterator[str]:
-    """The addresses of this machine, as other machines may know them."""
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # nothing is sent; it is the address that the way out has
-        yield probe.getsockname()[0]
-    with suppress(OSError):
-        yield from (found[4][0] for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))  # type: ignore[misc]
-
-
 def lead(server: socket.socket, meeting: Meeting, n_processes: int, heartbeat: float) -> None:
-    """The watch in process 0: all others come to it, and it tells each what becomes of another."""
-    peers, lines, until = dict[Process, socket.socket](), dict[Process, TextIO](), time.monotonic() + _CONNECTING
-    with server:
-        while len(peers) < n_processes - 1:
-            server.settimeout(max(until - time.monotonic(), 0.01))
-            try:
-                connection = server.accept()[0]
-            except TimeoutError:
-                missing = sorted(set(range(1, n_processes)) - {process.number for process in peers})
-                raise TimeoutError(_unreached(f"processes {missing} did not reach", meeting)) from None
-            try:
-                connection.settimeout(_ANSWERING)
-                reader = connection.makefile("r", encoding="utf-8")
-                word, index, pid, host = reader.readline(1000).split()
-                if word != meeting.word:
-                    raise ValueError
-                connection.sendall(f"{meeting.word}\n".encode())
-            except (OSError, ValueError):  # a stranger
-                connection.close()
-                continue
-            process = Process(int(index), int(pid), host)
-            peers[process], lines[process] = connection, reader
-    _begin(_Watch(meeting.process, peers), lines, heartbeat)
+    """The watch in process 0, which tells each of the others what becomes of another."""
+    _begin(meeting.process, wait_for_all(server, meeting, n_processes), heartbeat)
 
 
 def follow(meeting: Meeting, index: int, heartbeat: float) -> None:
     """The watch in any other process."""
-    own, until = Process(index, os.getpid(), socket.gethostname()), time.monotonic() + _CONNECTING
-    while time.monotonic() < until:
-        for host in meeting.hosts:
-            try:
-                connection = socket.create_connection((host, meeting.port), timeout=_ANSWERING)
-            except OSError:
-                continue
-            reader = connection.makefile("r", encoding="utf-8")
-            with suppress(OSError, ValueError):
-                connection.sendall(f"{meeting.word} {index} {own.pid} {own.host}\n".encode())
-                if reader.readline(1000).strip() == meeting.word:
-                    return _begin(_Watch(own, {meeting.process: connection}), {meeting.process: reader}, heartbeat)
-            connection.close()  # another service has that port there
-        time.sleep(0.1)
-    raise TimeoutError(_unreached(f"process {index} did not reach", meeting))
+    _begin(*come_to(meeting, index), heartbeat)
 
 
-def _unreached(who: str, meeting: Meeting) -> str:
-    return (
-        f"{who} {meeting.process} within {_CONNECTING} s, at {', '.join(meeting.hosts)}, port {meeting.port}; the "
-        "processes must reach each other on all ports: look at firewalls, and at how the hosts are called"
-    )
-
-
-def _begin(watch: _Watch, lines: dict[Process, TextIO], heartbeat: float) -> None:
+def _begin(own: Process, connections: Connections, heartbeat: float) -> None:
     global _watch
-    _watch = watch
-    for process, connection in watch.peers.items():
+    watch = _watch = _Watch(own, {process: connection for process, (connection, _) in connections.items()})
+    for process, (connection, lines) in connections.items():
         connection.settimeout(None)
         _keep_alive(connection, heartbeat)
-        threading.Thread(target=_listen, args=(watch, process, lines[process]), daemon=True, name="watch").start()
+        threading.Thread(target=_listen, args=(watch, process, lines), daemon=True, name="watch").start()
     before = sys.excepthook
 
     def hook(kind: Any, error: Any, trace: Any) -> None:
@@ -257,7 +161,7 @@ def _fail(watch: _Watch, what: str) -> None:
     with watch.lock:
         watch.over = True
     watch.tell(f"over {watch.own} ended by {what}" if watch.is_first else f"error {what}")
-    late = threading.Timer(_ANSWERING, os._exit, (1,))  # where something of this process does not come to its end
+    late = threading.Timer(_ENDING, os._exit, (1,))  # where something of this process does not come to its end
     late.daemon = True
     late.start()
 
@@ -281,8 +185,6 @@ def _leave(watch: _Watch) -> None:
         watch.alone.wait()
     if watch.is_first:
         watch.tell("goodbye")
-    import jax
-
     jax.distributed.shutdown()
     watch.gone.set()
 

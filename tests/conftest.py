@@ -85,7 +85,8 @@ FIRST = (
 )  # fmt: skip
 
 
-# Tests that take ten seconds or more and show in another case what a quick one shows: `python -m pytest -m slow`.
+# What takes ten seconds or more and is a whole experiment, a race, or a costly case of what is tested in others too:
+# `python -m pytest -m slow`.
 SLOW = frozenset((Path(__file__).parent / "slow.txt").read_text().splitlines())
 
 

@@ -12,7 +12,7 @@ import glmjax as gj
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    "files watching archives inputs meshes traces programs lanes numerics tails links distributions families proportions counts mixtures positives predictors data results",
+    "files meetings watching archives inputs meshes traces programs lanes numerics tails links distributions families proportions counts mixtures positives predictors data results",
     "models",
     "rows losses information minibatches columns passes rotations factors implicit",
     "linear quasinewton steps irls overdispersion newton jeffreys firth recession lbfgs coordinates descent nets proximal separation auto settings sgd",

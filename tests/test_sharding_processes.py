@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import glmjax as gj
-from glmjax import watching
+from glmjax import meetings
 
 ROOT = Path(__file__).parent.parent
 FAMILY = gj.poisson()
@@ -228,6 +228,7 @@ def test_processes_that_ask_for_different_fits_are_told_so(together):
             lambda: gj.fit_lbfgs(gj.glm((gj.poisson, gj.normal)[index]()), data),
             lambda: gj.fit_elastic_net(poisson, data, l1=0.1 * (1 + index)),
             lambda: gj.fit_sgd(poisson, data, jax.random.key(index)),
+            lambda: gj.fit_sgd(poisson, data, jax.random.key(0), epochs=1 + index),
             lambda: gj.streaming.fit_newton(poisson, source, params=gj.Dense(np.full(3, index), np.zeros(()))),
         ):
             try:
@@ -238,7 +239,7 @@ def test_processes_that_ask_for_different_fits_are_told_so(together):
     """):
         assert ended[0] == 0, ended
         words = r"^(\w+) is not the same in process 0 and process 1, which fit one model together: "
-        assert re.findall(words, ended[1], flags=re.M) == ["l2", "model", "l1", "key", "params"]
+        assert re.findall(words, ended[1], flags=re.M) == ["l2", "model", "l1", "key", "epochs", "params"]
         assert "score True" in ended[1]
 
 
@@ -296,8 +297,8 @@ def test_one_process_is_left_alone():
 
 
 def test_a_meeting_is_found_by_its_line():
-    server, meeting = watching.open_meeting("127.0.0.1")
+    server, meeting = meetings.open_meeting("127.0.0.1")
     with server:
         assert server.getsockname()[0] == "127.0.0.1"
         assert meeting.hosts[0] == "127.0.0.1"
-    assert watching.Meeting.read(meeting.text()) == meeting
+    assert meetings.Meeting.read(meeting.text()) == meeting
